@@ -1,0 +1,44 @@
+"""Random noise: the weakest attack, and the floor that every other one must go below."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sap_art.attacker import AttackerView
+from sap_art.attacks.objective import margin, prepare
+from sap_art.randomness import derive_seed, make_generator
+from sap_art.stochastic import default_max_batch
+from sap_art.threat import ThreatModel
+
+
+def noise(view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, points: int = 100) -> Tensor:
+    """The worst of ``points`` random points by mean margin: even ones uniform in the ball, odd ones at its corners.
+
+    A corner is x +- eps in each pixel for Linf and a uniform direction at radius eps for L2. No gradient is used.
+    """
+    prepare(view, x, y)
+    if points < 1:
+        raise ValueError(f"points must be at least 1, got {points}")
+    generator = make_generator(x.device, seed, "points")
+    worst, worst_margin = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+    with view.seeded(derive_seed(seed, "view")):
+        for number in range(points):
+            inside = threat.random_start(x, generator)
+            point = inside if number % 2 == 0 else _corner(x, threat, generator)
+            value = _margins(view, point, y)
+            better = value > worst_margin
+            worst = torch.where(better.view(-1, *[1] * (x.ndim - 1)), point, worst)
+            worst_margin = torch.where(better, value, worst_margin)
+    return worst
+
+
+def _corner(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
+    direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return threat.project(x, x + threat.eps * threat.ascent_direction(direction))
+
+
+@torch.no_grad()
+def _margins(view: AttackerView, x: Tensor, y: Tensor) -> Tensor:
+    rows = max(1, (view.max_batch or default_max_batch(x.device)) // view.draws)
+    return torch.cat([margin(view.logits(x[i : i + rows]), y[i : i + rows]) for i in range(0, len(x), rows)])

@@ -1,0 +1,77 @@
+"""What an attack climbs: a loss averaged over the draws of a view, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sap_art.attacker import AttackerView
+from sap_art.stochastic import default_max_batch, require_eval
+from sap_art.threat import require_images, require_labels
+
+
+class Value(NamedTuple):
+    """Loss of each image (B,) and its gradient (B, ...), both means over the view's draws."""
+
+    loss: Tensor
+    gradient: Tensor
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean over draws of the cross-entropy in nats: (K, B, C), (B,) -> (B,)."""
+    return F.cross_entropy(logits.flatten(0, 1), y.repeat(len(logits)), reduction="none").view(len(logits), -1).mean(0)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean over draws of the best wrong logit minus the true one: (K, B, C), (B,) -> (B,)."""
+    index = y.expand(len(logits), -1)[..., None]
+    true = logits.gather(-1, index)[..., 0]
+    wrong = logits.scatter(-1, index, -torch.inf).amax(-1)
+    return (wrong - true).mean(0)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
+
+
+def prepare(view: AttackerView, x: Tensor, y: Tensor) -> None:
+    """Check an attack's input before any work; raises ValueError."""
+    require_images(x)
+    require_labels(y, len(x))
+    require_eval(view)
+
+
+def loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str) -> Value:
+    """The named loss and its gradient at ``x``: (B, ...), (B,) -> (B,), (B, ...).
+
+    Raises:
+        ValueError: unknown loss.
+        FloatingPointError: a gradient with NaN or inf.
+    """
+    value = raw_loss_and_gradient(view, x, y, loss=loss)
+    bad = int((~torch.isfinite(value.gradient)).flatten(1).any(1).sum())
+    if bad:
+        raise FloatingPointError(
+            f"the {view.gradient} gradient is NaN or inf on {bad} of {len(x)} images: the attack cannot proceed"
+        )
+    return value
+
+
+def raw_loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str) -> Value:
+    """As ``loss_and_gradient``, with whatever comes out; a block of images at a time, so that the draws fit."""
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+    rows = max(1, (view.max_batch or default_max_batch(x.device)) // view.draws)
+    parts = [_block(view, x[i : i + rows], y[i : i + rows], LOSSES[loss]) for i in range(0, max(1, len(x)), rows)]
+    return Value(torch.cat([part.loss for part in parts]), torch.cat([part.gradient for part in parts]))
+
+
+def _block(view: AttackerView, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Value:
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(view.logits(x), y)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    return Value(value.detach(), gradient)

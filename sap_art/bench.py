@@ -1,0 +1,133 @@
+"""Runs a suite: everything checked first, then entry by entry, each record on disk as soon as it is there."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+from torch import Tensor
+
+from sap_art import __version__, data, portfolio, protocol
+from sap_art.assemble import to_record
+from sap_art.attacks.cost import count_passes
+from sap_art.entries import Entry, make_entry
+from sap_art.integrations.robustbench_json import export
+from sap_art.protocol import Job
+from sap_art.record import DataInfo, Record, write_json
+from sap_art.store import Store
+from sap_art.suites import Suite
+from sap_art.tiers import TIERS
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a run tells while it works: passes expected in all, passes done, and what it is doing."""
+
+    expect: Callable[[int], None] = lambda passes: None
+    advance: Callable[[int], None] = lambda passes: None
+    announce: Callable[[str], None] = lambda stage: None
+
+
+def run_suite(
+    suite: Suite, *, output: Path, device: str = "cpu", source: str | None = None, watch: Watch | None = None
+) -> list[Record]:
+    """Evaluate every entry of ``suite`` and leave ``records/``, their ``.run.json`` and ``model_info/`` in ``output``.
+
+    A second call with the same arguments goes on where the first stopped; finished entries are read.
+
+    Raises:
+        ValueError: bad images, labels, nets, policies or device, or an output folder of another run; before any work.
+    """
+    watch = watch or Watch()
+    where = require_device(device)
+    x, y = data.load(suite.dataset, n=suite.images, source=source)
+    if tuple(x.shape[1:]) != data.IMAGE_SHAPES[suite.dataset]:
+        raise ValueError(f"images must have shape {data.IMAGE_SHAPES[suite.dataset]}, got {tuple(x.shape[1:])}")
+    images = DataInfo(set=data.set_name(suite.dataset, source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
+    x, y = x.to(where), y.to(where)
+    entries = [make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where) for e in suite.entries]
+    store = Store.open(output, _manifest(suite, images, entries))
+    watch.expect(sum(portfolio.forecast(e.model, TIERS[suite.tier], images=len(x)) for e in entries))
+    return [_finish(suite, entry, images, (x, y), store, watch) for entry in entries]
+
+
+def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
+    """The suite's tier and settings with other entries: ``model`` as it is, and under each policy.
+
+    Raises:
+        ValueError: a policy that is unknown or given twice.
+    """
+    from sap_art.suites import SuiteEntry
+
+    entries = [SuiteEntry(model), *(SuiteEntry(model, policy) for policy in policies)]
+    return replace(suite, name=f"{suite.name} with --model", entries=entries)
+
+
+def require_device(name: str) -> torch.device:
+    """The device of that name; raises ValueError if this machine lacks it."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r} is not available here: {error}") from error
+    return device
+
+
+def _finish(
+    suite: Suite, entry: Entry, images: DataInfo, xy: tuple[Tensor, Tensor], store: Store, watch: Watch
+) -> Record:
+    tier = TIERS[suite.tier]
+    passes = portfolio.forecast(entry.model, tier, images=images.n)
+    path = store.records / f"{entry.name}.json"
+    if path.exists():
+        watch.advance(passes)
+        return Record.read(path)
+    job = Job(
+        entry=entry,
+        x=xy[0],
+        y=xy[1],
+        threat=suite.threat(),
+        tier=tier,
+        seed=suite.seed,
+        store=store,
+        announce=lambda stage: watch.announce(f"{entry.name}: {stage}"),
+    )
+    start = time.perf_counter()
+    with count_passes(entry.model, watch.advance) as spent:
+        record = to_record(job, protocol.run(job), images)
+    watch.advance(passes - spent.forwards - spent.backwards)
+    sidecar = _run_info(xy[0].device, seconds=time.perf_counter() - start)
+    write_json(sidecar, store.records / f"{entry.name}.run.json")
+    export(record, store.root)
+    record.write(store.records)
+    return record
+
+
+def _manifest(suite: Suite, images: DataInfo, entries: list[Entry]) -> dict[str, Any]:
+    weights = {entry.name: entry.model_info.weights_sha256 for entry in entries}
+    return {**asdict(suite), "data": asdict(images), "weights": weights, "version": __version__}
+
+
+def _run_info(device: torch.device, *, seconds: float) -> dict[str, Any]:
+    """What may differ between two runs of one computation."""
+    return {
+        "seconds": round(seconds, 1),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "sap_art": __version__,
+    }

@@ -1,0 +1,113 @@
+"""The command line: ``sap-art``. Torch is imported by the commands, so help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sap_art.memory import keep_freed_memory
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> None:
+    """Run ``sap-art``; exit status 0 done, 1 an attack failed, 2 bad input, 130 interrupted."""
+    keep_freed_memory()
+    try:
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:
+        typer.echo(f"sap-art: {error}; see sap-art --help", err=True)
+        status = BAD_INPUT
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        typer.echo(f"sap-art: {error}", err=True)
+        status = BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        typer.echo("sap-art: interrupted; the same command goes on where it stopped", err=True)
+    sys.exit(status if isinstance(status, int) else DONE)
+
+
+@app.command()
+def bench(
+    output: Annotated[Path, typer.Option(help="Folder for records/, their sidecars and model_info/.")],
+    suite: Annotated[str, typer.Option(help="Shipped suite by name, or FILE.toml.")] = "smoke",
+    model: Annotated[
+        str | None, typer.Option(help="Net by name, PACKAGE.MODULE:FUNCTION or FILE.py:FUNCTION; replaces the entries.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="With --model: defence, such as sap:100; repeatable.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder or FILE.npz; else SAP_ART_DATA, else bundled.")] = None,
+    images: Annotated[int | None, typer.Option(help="First N test images.")] = None,
+    eps: Annotated[str | None, typer.Option(help="Radius, such as 8/255.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> int:
+    """Attack every entry of a suite and say what it is worth: a table here, records in OUTPUT."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from sap_art import suites, table
+    from sap_art.bench import run_suite, with_entries
+    from sap_art.progress import bar
+
+    chosen = suites.load(suite)
+    if model is not None:
+        chosen = with_entries(chosen, model, policy or [])
+    elif policy:
+        raise ValueError("--policy needs --model: a suite names its own entries")
+    given = {name: value for name, value in (("images", images), ("eps", eps)) if value is not None}
+    chosen = replace(chosen, **given)
+    console = Console()
+    with bar(console) as watch:
+        records = run_suite(chosen, output=output, device=device, source=data, watch=watch)
+    (output / "table.md").write_text(table.markdown(records), encoding="utf-8")
+    console.print(table.terminal(records))
+    console.print(f"records: {output / 'records'}", highlight=False)
+    errors = [f"{r.entry}: {a.id}: {a.error}" for r in records for a in r.attacks if a.error]
+    for line in errors:
+        typer.echo(f"sap-art: attack failed: {line}", err=True)
+    return ATTACK_FAILED if any(record.verdict == "failed" for record in records) else DONE
+
+
+@app.command()
+def train(
+    arch: Annotated[str, typer.Option(help="Architecture, such as preact-resnet20.")],
+    output: Annotated[Path, typer.Option(help="Folder for the checkpoint, its card and the state to resume from.")],
+    recipe: Annotated[str, typer.Option(help="Training recipe.")] = "standard",
+    data: Annotated[str | None, typer.Option(help="Folder with the training set; else SAP_ART_DATA.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of initial weights, order and augmentation.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> int:
+    """Train a net and write its checkpoint with a card; interrupted, the same command goes on."""
+    from rich.console import Console
+
+    from sap_art.progress import training_bar
+    from sap_art.training import train_and_save
+
+    console = Console()
+    with training_bar(console) as report:
+        path = train_and_save(
+            arch, recipe, output=output, source=data, epochs=epochs, seed=seed, device=device, report=report
+        )
+    console.print(path.with_suffix(".json").read_text(), highlight=False)
+    return DONE
+
+
+@app.command()
+def zoo() -> int:
+    """List the nets that can be named: checkpoint, accuracy, size, and what is missing."""
+    from sap_art.zoo import list_nets
+
+    for net in list_nets():
+        state = f"{net.bytes or 0:,} bytes" if net.present else "missing: train it with sap-art train"
+        accuracy = "" if net.accuracy is None else f"{100 * net.accuracy:.2f} % clean, "
+        typer.echo(f"{net.name}: {net.architecture}, {accuracy}{state}")
+    return DONE

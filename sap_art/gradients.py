@@ -1,0 +1,69 @@
+"""Gradient estimators through one random draw: what the attacker's backward pass sees.
+
+All three give the value ``h * scale + shift``. For one SAP layer ``bpda`` is exactly the gradient of the expected
+output, ``frozen`` is unbiased for it with variance 1/q - 1, and ``autograd`` is biased. The fourth estimator,
+``dense``, is not an expression: it runs the net without the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from sap_art.policies.base import Affine
+from sap_art.sampling import widen
+
+Draw = Callable[[Tensor], Affine]
+
+
+def autograd(h: Tensor, draw: Draw) -> Tensor:
+    """Through the value and through whatever ``scale`` and ``shift`` owe to h."""
+    return draw(h)(h)
+
+
+def frozen(h: Tensor, draw: Draw) -> Tensor:
+    """Scale and shift held constant: the operator of the paper's authors."""
+    with torch.no_grad():
+        affine = draw(h)
+    return affine(h)
+
+
+def bpda(h: Tensor, draw: Draw) -> Tensor:
+    """Identity backward (Athalye et al. 2018, arXiv:1802.00420)."""
+    with torch.no_grad():
+        value = draw(h)(h)
+    return cast(Tensor, _StraightThrough.apply(h, value))
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The second argument's value with the first one's gradient."""
+
+    @staticmethod
+    def forward(h: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+RANDOM_ESTIMATORS: dict[str, Callable[[Tensor, Draw], Tensor]] = {"bpda": bpda, "frozen": frozen, "autograd": autograd}
+ESTIMATORS = (*RANDOM_ESTIMATORS, "dense")
+
+
+def apply(h: Tensor, draw: Draw, *, estimator: str) -> Tensor:
+    """``h * scale + shift`` in h's dtype, with the named estimator's gradient: (B, ...) -> (B, ...).
+
+    Raises:
+        ValueError: an estimator that is not one of ``RANDOM_ESTIMATORS``.
+    """
+    if estimator not in RANDOM_ESTIMATORS:
+        raise ValueError(f"unknown gradient estimator {estimator!r}; known: {', '.join(RANDOM_ESTIMATORS)}")
+    return RANDOM_ESTIMATORS[estimator](widen(h), draw).to(h.dtype)

@@ -1,0 +1,121 @@
+"""Stochastic Activation Pruning (Dhillon et al. 2018, arXiv:1803.01442)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sap_art import sampling
+from sap_art.policies.base import Affine, Where
+
+
+@dataclass(frozen=True)
+class SAP:
+    """Keep a random subset of the activations, with probability by magnitude, rescaled so that the mean is unchanged.
+
+    Algorithm 1 of the paper, per image over all N non-batch elements: r = max(1, round(percent * N / 100)) draws
+    with replacement from p_j = |h_j| / sum_k |h_k|; a unit drawn at least once becomes h_j / (1 - (1 - p_j)^r), the
+    others 0. An image whose activations are all zero passes through unchanged.
+
+    Args:
+        percent: size of the draw in percent of N; > 0, may exceed 100.
+        sampler: ``multinomial`` (the paper's law), ``bernoulli`` (independent units, the same marginals) or
+            ``poisson`` (independent units, 1 - exp(-r p)).
+
+    Raises:
+        ValueError: percent not a finite number above 0, unknown sampler, activations with NaN or inf, or more
+            draws than the exact sampler can make.
+    """
+
+    percent: float = 100.0
+    sampler: str = "multinomial"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.percent) and self.percent > 0):
+            raise ValueError(f"SAP's percent must be a finite number above 0, got {self.percent}")
+        sampling.check_method(self.sampler)
+
+    @property
+    def where(self) -> Where:
+        return "activation"
+
+    @property
+    def per_example(self) -> bool:
+        return True
+
+    @property
+    def spec(self) -> str:
+        return f"sap:{self.percent:g}" + ("" if self.sampler == "multinomial" else f":{self.sampler}")
+
+    def draws(self, units: int) -> int:
+        """r, the number of draws with replacement for an activation map of ``units`` elements."""
+        return max(1, round(self.percent * units / 100))
+
+    def keep_probability(self, h: Tensor) -> Tensor:
+        """Probability that each unit survives: (B, ...) -> (B, ...) in [0, 1], float32 or wider; differentiable."""
+        weights = _weights(h)
+        q = sampling.keep_probability(weights, self.draws(weights.shape[1]), method=self.sampler)
+        return q.reshape(h.shape)
+
+    def sample_mask(self, h: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw of the surviving units: (B, ...) -> (B, ...) bool."""
+        weights = _weights(h.detach())
+        keep = sampling.keep_set(weights, self.draws(weights.shape[1]), generator, method=self.sampler)
+        return keep.reshape(h.shape)
+
+    def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
+        """One draw: scale = mask / q (B, ...), shift 0; differentiable in h through q where gradients are on."""
+        _require_activations(h)
+        flat = h.flatten(1)
+        scale = cast(Tensor, _Scale.apply(flat, self.draws(flat.shape[1]), generator, self.sampler))
+        return Affine(scale.reshape(h.shape), 0.0)
+
+    def __call__(self, h: Tensor, generator: torch.Generator) -> Tensor:
+        """Pruned and rescaled activations: (B, ...) -> (B, ...), same dtype, mean h."""
+        return self.draw(h, generator)(sampling.widen(h)).to(h.dtype)
+
+
+class _Scale(torch.autograd.Function):
+    """keep / q of one draw, (B, N) -> (B, N), and its derivative through q with the keep-set held.
+
+    With s = 1 / q on kept units and p = |h| / S, ds/dp = -s^2 dq/dp. For 1 - (1 - p)^r that is
+    -r (s^2 - s) / (1 - p), for 1 - exp(-r p) it is -r (s^2 - s): no division where nothing is kept, where the naive
+    form has 0 / 0 and autograd multiplies that NaN by the mask.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, draws: int, generator: torch.Generator, method: str) -> Tensor:
+        scale = sampling.keep_scale(h, draws, generator, method=method)
+        ctx.save_for_backward(h, scale)
+        ctx.draws, ctx.method = draws, method
+        return scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        h, scale = ctx.saved_tensors
+        p, total = sampling.normalise(sampling.widen(h).abs())
+        by_p = gradients[0] * (scale - scale.square()) * ctx.draws
+        if ctx.method != "poisson":
+            by_p = torch.where(p < 1, by_p / (1 - p), 0)  # a single live unit has q = 1 whatever its size
+        # p_j = w_j / S: dp_j / dw_i = (delta_ij - p_j) / S
+        by_weight = (by_p - (by_p * p).sum(1, keepdim=True)) / total
+        return (by_weight * h.sign()).to(h.dtype), None, None, None
+
+
+def _weights(h: Tensor) -> Tensor:
+    """|h| as rows: (B, ...) -> (B, N), float32 or wider."""
+    _require_activations(h)
+    return sampling.widen(h).abs().flatten(1)
+
+
+def _require_activations(h: Tensor) -> None:
+    if h.ndim < 2 or not h.is_floating_point():
+        raise ValueError(f"activations must be floating (B, ...) of two axes or more, got {h.dtype} {tuple(h.shape)}")

@@ -1,0 +1,69 @@
+"""Progress on the terminal: how far, how fast, how much longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from sap_art.bench import Watch
+from sap_art.training import Progress as Step
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+
+@contextmanager
+def bar(console: Console) -> Generator[Watch]:
+    """A bar over forward and backward passes; on a terminal it moves, in a log each stage is one line."""
+    with _bar(console, "passes") as progress:
+        task = progress.add_task("loading", total=None)
+
+        def announce(stage: str) -> None:
+            progress.update(task, description=stage)
+            if not console.is_terminal:
+                state = progress.tasks[task]
+                console.print(f"{state.percentage:3.0f} % {state.elapsed or 0:5.0f} s  {stage}", highlight=False)
+
+        yield Watch(
+            expect=lambda passes: progress.update(task, total=passes),
+            advance=lambda passes: progress.advance(task, passes),
+            announce=announce,
+        )
+
+
+@contextmanager
+def training_bar(console: Console) -> Generator[Callable[[Step], None]]:
+    """A bar over training steps; in a log one line an epoch."""
+    with _bar(console, "steps") as progress:
+        task = progress.add_task("loading", total=None)
+        seen = [0]
+
+        def report(step: Step) -> None:
+            text = f"epoch {step.epoch}, loss {step.loss:.3f}, accuracy {step.accuracy:.3f}"
+            progress.update(task, total=step.steps, completed=step.step, description=text)
+            if step.epoch > seen[0] and not console.is_terminal:
+                seen[0] = step.epoch
+                left = progress.tasks[task].time_remaining
+                console.print(f"{text}, {'?' if left is None else f'{left:.0f}'} s left", highlight=False)
+
+        yield report
+
+
+def _bar(console: Console, unit: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        _Rate(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,205 @@
+"""Record: everything one evaluation found, as data; one JSON file an entry.
+
+Fractions are in [0, 1], numbers are numbers, what was not measured is absent. Times, machine and versions are kept
+out (they go into ``<entry>.run.json``), so the same computation writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+SCHEMA = 1
+PROTOCOL = "RDP-1"
+
+State = Literal["raised", "clear", "not-checked"]
+Level = Literal["R", "W"]
+Verdict = Literal["failed", "unreliable", "warning", "incomplete", "no-known-failure"]
+
+_STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured fraction and its two-sided 95 % interval."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The net: name, class, SHA-256 over its weights, and its deterministic counterpart if it has one."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    name: str
+    architecture: str
+    weights_sha256: str
+    dense: str | None = None
+
+
+@dataclass(frozen=True)
+class DefenceInfo:
+    """What is random: policy spec (``none`` without one), where it acts, the predictor that is scored and its K."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    spec: str
+    where: str
+    per_example: bool
+    predictor: str
+    draws: int
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The images: set, how many, SHA-256 over their contents and labels."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    set: str
+    n: int
+    ids_sha256: str
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attack. ``accuracy`` is stand-alone; passes are per image, one draw counts one; ``error`` if it crashed."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    id: str
+    estimator: str
+    loss: str
+    k: int
+    steps: int
+    restarts: int
+    accuracy: Value | None = None
+    forwards: float | None = None
+    backwards: float | None = None
+    images_won: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One check of the evaluation itself: what was compared with what, and what came out."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    code: str
+    state: State
+    level: Level
+    evidence: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class GradientInfo:
+    """Share of images whose gradient is exactly zero, or not finite, at the clean image."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    zero: float
+    non_finite: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One reliability bin (low, high]; means are absent when it is empty."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    low: float
+    high: float
+    count: int
+    confidence: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration of the mean of ``draws`` softmaxes."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    draws: int
+    ece: float
+    brier: float
+    nll: float
+    gap: float
+    bins: list[Bin]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Half-width of the interval of T1, report draws m and images n."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    half_width: float
+    m: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluated entry; see the module's docstring for the units."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    entry: str
+    tier: str
+    model: ModelInfo
+    defence: DefenceInfo
+    data: DataInfo
+    norm: str
+    eps: float
+    seeds: dict[str, int]
+    metrics: dict[str, Value]
+    attacks: list[AttackResult]
+    gradient: dict[str, GradientInfo]
+    calibration: dict[str, Calibration]
+    flags: list[Flag]
+    verdict: Verdict
+    precision: Precision | None = None
+    adversarial_sha256: str | None = None
+    counts_sha256: str | None = None
+    schema: int = SCHEMA
+    protocol: str = PROTOCOL
+    notes: list[str] = field(default_factory=list[str])
+
+    def write(self, folder: Path) -> Path:
+        """Write ``folder/<entry>.json`` by rename; the same record gives the same bytes."""
+        return write_json(_without_none(asdict(self)), folder / f"{self.entry}.json")
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read and validate one record.
+
+        Raises:
+            ValueError: the file is not a record of this schema; the message names file and fields.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            record = TypeAdapter(cls).validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ValueError(f"{path} is not a valid record: {error}") from error
+        if record.schema != SCHEMA:
+            raise ValueError(f"{path} has schema {record.schema}, this version reads {SCHEMA}")
+        return record
+
+
+def write_json(value: dict[str, Any], path: Path) -> Path:
+    """Write JSON by rename, keys sorted, NaN refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value

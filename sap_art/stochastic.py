@@ -1,0 +1,173 @@
+"""What every random model offers, whoever wrote it: single draws from a noise source of its own."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sap_art.randomness import make_generator
+
+MAX_BATCH_CPU, MAX_BATCH_GPU = 64, 512
+
+
+class NoiseSource:
+    """One seed, one generator a device; independent of torch's global generator. Copies and pickles continue alike."""
+
+    def __init__(self, seed: int | None) -> None:
+        self.reseed(secrets.randbits(63) if seed is None else seed)
+
+    def reseed(self, seed: int) -> None:
+        """Start all streams afresh from ``seed``."""
+        self._seed = seed
+        self._generators: dict[str, torch.Generator] = {}
+        self._fixed: int | None = None
+        self._position = 0
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The running generator of ``device``."""
+        key = str(device)
+        if key not in self._generators:
+            self._generators[key] = make_generator(device, self._seed, device.type)
+        return self._generators[key]
+
+    def stream(self, device: torch.device, *labels: object) -> torch.Generator:
+        """The generator for one place in a forward pass: the running one or, under fixed noise, always the same."""
+        if self._fixed is None:
+            return self.generator(device)
+        return make_generator(device, self._fixed, self._position, *labels)
+
+    @contextmanager
+    def at(self, position: int) -> Generator[None]:
+        """Within, fixed noise is that of the pass ``position``: several draws of one call differ from each other."""
+        before, self._position = self._position, position
+        try:
+            yield
+        finally:
+            self._position = before
+
+    @contextmanager
+    def fixed(self) -> Generator[None]:
+        """Within, every stream starts anew at each use; the seed is drawn from the source, so two scopes differ."""
+        before = self._fixed
+        self._fixed = int(torch.randint(2**62, (), generator=self.generator(torch.device("cpu"))))
+        try:
+            yield
+        finally:
+            self._fixed = before
+
+    @contextmanager
+    def seeded(self, seed: int) -> Generator[None]:
+        """Within, the source runs from ``seed``; afterwards it goes on where it was."""
+        before = self.__dict__.copy()
+        self.reseed(seed)
+        try:
+            yield
+        finally:
+            self.__dict__.update(before)
+
+    def __getstate__(self) -> dict[str, Any]:
+        states = {device: generator.get_state() for device, generator in self._generators.items()}
+        return {"seed": self._seed, "fixed": self._fixed, "position": self._position, "states": states}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._seed, self._fixed, self._position = state["seed"], state["fixed"], state["position"]
+        self._generators = {device: torch.Generator(device=device) for device in state["states"]}
+        for device, generator in self._generators.items():
+            generator.set_state(state["states"][device])
+
+
+class StochasticModel(nn.Module, ABC):
+    """A classifier whose every call is one random draw: images (B, ...) in [0, 1] -> logits (B, C)."""
+
+    def __init__(self, *, seed: int | None, per_example: bool) -> None:
+        super().__init__()
+        self.noise = NoiseSource(seed)
+        self.per_example = per_example
+
+    @property
+    @abstractmethod
+    def dense(self) -> nn.Module | None:
+        """The deterministic counterpart, if there is one."""
+
+    @property
+    @abstractmethod
+    def estimators(self) -> tuple[str, ...]:
+        """The gradient estimators that this model offers to an attacker."""
+
+    @abstractmethod
+    def single(self, x: Tensor, *, gradient: str | None = None) -> Tensor:
+        """One draw: (B, ...) in [0, 1] -> (B, C) logits, with the named random estimator's gradient."""
+
+    def reseed(self, seed: int) -> None:
+        """Start the model's noise afresh: the same seed on the same device gives the same bits."""
+        self.noise.reseed(seed)
+
+    @contextmanager
+    def seeded(self, seed: int) -> Generator[None]:
+        """Within, the noise runs from ``seed``; afterwards it goes on where it was."""
+        with self.noise.seeded(seed):
+            yield
+
+    @contextmanager
+    def fixed_noise(self) -> Generator[None]:
+        """Within, each forward pass uses the same uniforms, so it is deterministic; a mask still moves with x.
+
+        An image's uniforms belong to its place in the batch: equal images at two places still get different draws.
+        """
+        with self.noise.fixed():
+            yield
+
+
+def draw_logits(
+    model: StochasticModel, x: Tensor, draws: int, *, gradient: str | None = None, max_batch: int | None = None
+) -> Tensor:
+    """Independent single draws: (B, ...) -> (draws, B, C).
+
+    Copies of the images share a batch of at most ``max_batch`` rows when each row has noise of its own, else the
+    draws are made one by one.
+    """
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    copies = min(draws, (max_batch or default_max_batch(x.device)) // max(1, len(x))) if model.per_example else 1
+    copies = max(1, copies)
+    parts: list[Tensor] = []
+    for position, first in enumerate(range(0, draws, copies)):
+        count = min(copies, draws - first)
+        with model.noise.at(position):
+            logits = model.single(x.repeat(count, *[1] * (x.ndim - 1)), gradient=gradient)
+        if logits.ndim != 2 or len(logits) != count * len(x):
+            raise ValueError(f"the model must return (B, C) logits, got {tuple(logits.shape)} for B = {count * len(x)}")
+        parts.append(logits.view(count, len(x), logits.shape[-1]))
+    return torch.cat(parts)
+
+
+def default_max_batch(device: torch.device) -> int:
+    """Rows a pass: few enough on a CPU for activations to stay near its caches, many on a GPU."""
+    return MAX_BATCH_CPU if device.type == "cpu" else MAX_BATCH_GPU
+
+
+def log_mean_prob(logits: Tensor) -> Tensor:
+    """Log of the mean softmax over draws: (K, B, C) -> (B, C)."""
+    return logits.log_softmax(-1).logsumexp(0) - math.log(len(logits))
+
+
+def log_vote(logits: Tensor) -> Tensor:
+    """Log of the smoothed share of votes, log((v + 1/C) / (K + 1)): (K, B, C) -> (B, C). It has no gradient."""
+    draws, _, classes = logits.shape
+    votes = nn.functional.one_hot(logits.argmax(-1), classes).sum(0)
+    return ((votes + 1 / classes) / (draws + 1)).log().to(logits.dtype)
+
+
+def require_eval(model: nn.Module) -> None:
+    """Raise ValueError if batch statistics would leak between images: normalisation layers in training mode."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    training = [name for name, module in model.named_modules() if isinstance(module, kinds) and module.training]
+    if training:
+        raise ValueError(f"batch normalisation is in training mode ({training[0]}, …): call .eval() first")

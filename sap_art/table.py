@@ -1,0 +1,97 @@
+"""The result table, for the terminal and for Markdown, from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sap_art.record import Record, Value
+
+ABSENT = "–"
+WORST = "worst case"
+SECTIONS = ("clean", "EOT-APGD frozen", WORST, "ECE attacked")
+VERDICTS = {
+    "failed": "FAILED: an attack crashed",
+    "unreliable": "UNRELIABLE",
+    "warning": "warning",
+    "incomplete": "no flag raised, not all checked",
+    "no-known-failure": "no known failure detected",
+}
+
+
+def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: accuracies in percent, each attack by itself, then the worst case with its interval."""
+    attacks = list(dict.fromkeys(attack.id for record in records for attack in record.attacks))
+    attacks.sort(key=_order)
+    header = ["entry", "clean", *map(_title, attacks), WORST, "ECE clean", "ECE attacked", "verdict"]
+    return header, [_row(record, attacks) for record in records]
+
+
+def terminal(records: Sequence[Record]) -> Table:
+    """The table as rich prints it, turned round: one column an entry, so that it fits a terminal."""
+    from rich.table import Table
+
+    header, cells = rows(records)
+    table = Table(title=caption(records), title_justify="left", title_style="")
+    table.add_column(header[0])
+    for row in cells:
+        table.add_column(row[0], justify="right", overflow="fold")
+    for number, title in enumerate(header[1:], start=1):
+        style = "bold" if title == WORST else ""
+        table.add_row(title, *(row[number] for row in cells), style=style, end_section=title in SECTIONS)
+    return table
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """The table in GitHub's Markdown."""
+    header, cells = rows(records)
+    rule = ["---", *["---:"] * (len(header) - 2), "---"]
+    lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *cells)]
+    return "\n".join([caption(records), "", *lines]) + "\n"
+
+
+def caption(records: Sequence[Record]) -> str:
+    """What the numbers are: set, images, norm, eps, draws."""
+    r = records[0]
+    m = "" if r.precision is None else f", {r.precision.m} fresh draws an image"
+    return f"{r.data.set}, {r.data.n} images, {r.norm} eps = {r.eps * 255:.4g}/255{m}; accuracy and ECE in %"
+
+
+def _row(record: Record, attacks: Sequence[str]) -> list[str]:
+    found = {attack.id: attack for attack in record.attacks}
+    columns = [ABSENT if name not in found else _attack(found[name].accuracy) for name in attacks]
+    ece = [f"{100 * record.calibration[name].ece:.1f}" for name in ("clean", "adversarial")]
+    metrics = record.metrics
+    raised = [flag.code for flag in record.flags if flag.state == "raised"]
+    conclusion = VERDICTS[record.verdict] + (f": {', '.join(raised)}" if raised else "")
+    return [record.entry, _percent(metrics["clean"]), *columns, _interval(metrics["T1"]), *ece, conclusion]
+
+
+def _order(attack: str) -> tuple[int, str]:
+    """No defence first, then transfer, then the white-box attacks."""
+    groups = ("noise", "fgsm-dense", "pgd-dense", "eot-apgd")
+    return next((i for i, group in enumerate(groups) if attack.startswith(group)), len(groups)), attack
+
+
+def _title(attack: str) -> str:
+    return (
+        attack.replace("-dense", " transfer")
+        .replace("eot-apgd-ce-", "EOT-APGD ")
+        .replace("fgsm", "FGSM")
+        .replace("pgd ", "PGD ")
+    )
+
+
+def _attack(value: Value | None) -> str:
+    return "error" if value is None else _percent(value)
+
+
+def _percent(value: Value) -> str:
+    return f"{100 * value.value:.1f}"
+
+
+def _interval(value: Value) -> str:
+    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"

@@ -1,0 +1,233 @@
+"""Flags: each planted failure raises its own, an honest model raises none, and the verdict follows."""
+
+from __future__ import annotations
+
+import pytest
+import reference
+import torch
+from torch import Tensor, nn
+
+from sap_art import SAP, DefendedModel, Evaluation, diagnostics, probes, wrap
+from sap_art.flags import LEVELS, complete, flag, raised_if, verdict
+from sap_art.record import GradientInfo
+from sap_art.stochastic import StochasticModel
+
+X, Y = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6)
+
+
+@pytest.fixture
+def honest(net: nn.Module) -> DefendedModel:
+    """SAP on the shipped net."""
+    return DefendedModel(net, SAP(100), seed=1)
+
+
+class SharedNoise(nn.Module):
+    """One noise tensor for the whole batch."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x + 0.1 * torch.randn(x.shape[1:])).clamp(0, 1))
+
+
+class Optimising(nn.Module):
+    """Purifies its input by gradient steps within the forward pass."""
+
+    def __init__(self, net: nn.Module, *, by_backward: bool) -> None:
+        super().__init__()
+        self.net, self.by_backward = net, by_backward
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            value = self.net(point).logsumexp(1).sum()
+            if self.by_backward:
+                value.backward()
+                gradient = point.grad
+            else:
+                (gradient,) = torch.autograd.grad(value, point)
+        assert gradient is not None
+        return self.net((x - 0.01 * gradient).clamp(0, 1))
+
+
+class Probabilities(nn.Module):
+    """Returns a softmax."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).softmax(1)
+
+
+class ZeroGradient(nn.Module):
+    """Hides its gradient."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.detach()) + 0 * x.sum()
+
+
+def test_shared_noise_in_a_batch_is_seen(net: nn.Module, honest: DefendedModel) -> None:
+    """Raised on a model that declares noise per example and shares it; not on SAP, a plain net or an honest label."""
+    shared = SharedNoise(net)
+
+    assert probes.batch_shared_noise(wrap(shared, seed=1), X, seed=1).state == "raised"
+    assert probes.batch_shared_noise(wrap(shared, per_example=False, seed=1), X, seed=1).state == "clear"
+    assert probes.batch_shared_noise(honest, X, seed=1).state == "clear"
+    assert probes.batch_shared_noise(wrap(net, dense=net), X, seed=1).state == "clear"
+
+
+def test_coupling_to_the_attack_s_seed_is_seen(net: nn.Module, honest: DefendedModel) -> None:
+    """A model whose noise comes from what the attack left behind, against SAP."""
+
+    class Coupled(DefendedModel):
+        def seeded(self, seed: int):  # type: ignore[no-untyped-def]
+            self.reseed(seed + self.calls)
+            return super().fixed_noise()
+
+        calls = 0
+
+        def single(self, x: Tensor, *, gradient: str | None = None) -> Tensor:
+            if torch.is_grad_enabled():
+                self.calls += 1
+            return super().single(x, gradient=gradient)
+
+    assert probes.coupled_generator(honest, X, Y, seed=1).state == "clear"
+    assert probes.coupled_generator(Coupled(net, SAP(100), seed=1), X, Y, seed=1).state == "raised"
+
+
+def test_a_model_that_cannot_be_seeded_is_not_called_clear(net: nn.Module) -> None:
+    """Randomness that we do not control leaves the question open."""
+    state = [0]
+
+    class Counter(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            state[0] += 1
+            return net(x) + state[0]
+
+    found = probes.coupled_generator(wrap(nn.Sequential(Counter(), nn.Softplus())), X, Y, seed=1)
+    assert found.state == "not-checked"
+
+
+@pytest.mark.parametrize("by_backward", [True, False])
+def test_test_time_optimisation_is_seen(net: nn.Module, honest: DefendedModel, by_backward: bool) -> None:
+    """Both ways of asking for a gradient."""
+    assert probes.test_time_optimisation(wrap(Optimising(net, by_backward=by_backward)), X).state == "raised"
+    assert probes.test_time_optimisation(honest, X).state == "clear"
+
+
+def test_probabilities_instead_of_logits_are_seen(net: nn.Module, honest: DefendedModel) -> None:
+    """A warning."""
+    assert probes.softmax_output(wrap(Probabilities(net)), X).state == "raised"
+    assert probes.softmax_output(honest, X).state == "clear"
+
+
+def test_zero_and_nan_gradients_are_seen(net: nn.Module, honest: DefendedModel) -> None:
+    """Shares of images, by estimator; the flag names them."""
+    models: list[tuple[StochasticModel, str, str]] = [
+        (honest, "bpda", "clear"),
+        (wrap(ZeroGradient(net)), "autograd", "raised"),
+        (DefendedModel(net, reference.NaiveSAP(100), seed=1), "autograd", "raised"),
+    ]
+    for model, estimator, state in models:
+        shares = probes.gradient_shares(model, X, Y, draws=2, seed=1)
+
+        assert probes.zero_or_non_finite(shares).state == state
+        assert (max(shares[estimator].zero, shares[estimator].non_finite) == 1.0) == (state == "raised")
+
+
+def test_one_percent_of_bad_gradients_is_allowed() -> None:
+    """The threshold is the protocol's."""
+    assert probes.zero_or_non_finite({"bpda": GradientInfo(zero=0.01, non_finite=0.0)}).state == "clear"
+    assert probes.zero_or_non_finite({"bpda": GradientInfo(zero=0.0, non_finite=0.011)}).state == "raised"
+
+
+def column(probability: float, *, images: int = 64, draws: int = 16, seed: int = 0) -> Evaluation:
+    """Draws that are right with the given probability, image by image."""
+    generator = torch.Generator().manual_seed(seed)
+    right = torch.rand(draws, images, generator=generator) < probability
+    return Evaluation(torch.stack([right.float(), 1 - right.float()], -1).log_softmax(-1), torch.zeros(images).long())
+
+
+def test_transfer_that_beats_the_white_box_is_seen() -> None:
+    """.2 against .6 is raised with the gap as its value; equal ones, and the other order, are clear."""
+
+    def found(white: float, transfer: float) -> tuple[str, float]:
+        columns = {"w": column(white, seed=1), "t": column(transfer, seed=2)}
+        result = diagnostics.transfer_beats_white_box(columns, transfer=["t"], white_box=["w"], seed=1)
+        return result.state, result.value or 0.0
+
+    state, gap = found(0.6, 0.2)
+    assert state == "raised"
+    assert gap == pytest.approx(0.4, abs=0.1)
+    assert found(0.4, 0.4)[0] == found(0.2, 0.6)[0] == "clear"
+
+
+def test_a_few_images_where_transfer_wins_are_seen() -> None:
+    """Six of 64 images turned round, the rest equal: the mean moves little, the images tell."""
+    white, transfer = column(0.0, seed=1), column(0.0, seed=1)
+    right = white.right.clone()
+    right[:, :6] = True
+    white = Evaluation(torch.stack([right.float(), 1 - right.float()], -1).log_softmax(-1), white.labels)
+    # On the other images the transfer is worse, so that the mean alone would be in its disfavour.
+    other = transfer.right.clone()
+    other[:, 20:30] = True
+    transfer = Evaluation(torch.stack([other.float(), 1 - other.float()], -1).log_softmax(-1), white.labels)
+    found = diagnostics.transfer_beats_white_box({"w": white, "t": transfer}, transfer=["t"], white_box=["w"], seed=1)
+
+    assert found.state == "raised"
+    assert (found.value or 0.0) < 0
+
+
+def test_one_step_better_than_many_is_seen() -> None:
+    """And absent attacks are not called clear."""
+    columns = {"one": column(0.3, seed=1), "many": column(0.7, seed=2)}
+
+    for pair, state in [(("one", "many"), "raised"), (("many", "one"), "clear"), (("one", "none"), "not-checked")]:
+        found = diagnostics.single_step_beats_iterative(columns, single=pair[0], iterative=pair[1], seed=1)
+        assert found.state == state
+
+
+def test_estimators_far_apart_are_seen() -> None:
+    """More than five points, beyond the interval; one estimator has no spread."""
+    columns = {"a": column(0.1, seed=1), "b": column(0.4, seed=2), "c": column(0.1, seed=3)}
+
+    assert diagnostics.estimator_spread(columns, names=["a", "b", "c"], seed=1).state == "raised"
+    assert diagnostics.estimator_spread(columns, names=["a", "c"], seed=1).state == "clear"
+    assert diagnostics.estimator_spread(columns, names=["a"], seed=1).state == "clear"
+    assert diagnostics.estimator_spread(columns, names=["a", "crashed"], seed=1).state == "not-checked"
+
+
+def test_survival_at_a_large_radius_is_seen() -> None:
+    """Above 10 % beyond the interval."""
+    assert diagnostics.large_eps_survives(column(0.7), eps=0.5).state == "raised"
+    assert diagnostics.large_eps_survives(column(0.1), eps=0.5).state == "clear"
+
+
+def test_all_flags_are_listed_and_the_rest_is_not_checked() -> None:
+    """In the order of the protocol, with their levels."""
+    flags = complete([raised_if(True, "seed-gap", "evidence")], tier="smoke")
+
+    assert [f.code for f in flags] == list(LEVELS)
+    assert {f.state for f in flags if f.code != "seed-gap"} == {"not-checked"}
+    assert next(f for f in flags if f.code == "seed-gap").level == "W"
+
+
+def test_verdicts() -> None:
+    """A crash is worst, then R, then W; "no known failure" needs every flag checked."""
+    clear = [flag(code, "clear", "") for code in LEVELS]
+    warning = [*clear[1:], flag("seed-gap", "raised", "")]
+    unreliable = [*warning, flag("not-monotone", "raised", "")]
+
+    assert verdict(clear, attack_failed=False) == "no-known-failure"
+    assert verdict(complete(clear[:5], tier="smoke"), attack_failed=False) == "incomplete"
+    assert verdict(warning, attack_failed=False) == "warning"
+    assert verdict(unreliable, attack_failed=False) == "unreliable"
+    assert verdict(clear, attack_failed=True) == "failed"

@@ -1,0 +1,86 @@
+"""Accuracy over images and draws: intervals that cover, persistence without bias, paired comparison."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sap_art import metrics
+
+
+def test_wilson_and_exact_intervals() -> None:
+    """Against their closed forms: Wilson's centre formula, and the beta quantiles at 0 of n."""
+    z, n, p = metrics.Z95, 50, 0.3
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    found = metrics.proportion(15, 50)
+
+    assert found == pytest.approx((p, centre - half, centre + half))
+    assert metrics.proportion(0, 50, method="exact").high == pytest.approx(1 - 0.025 ** (1 / 50))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_interval_at_zero_or_one_is_wilson_s(share: float) -> None:
+    """No spread between images does not mean no uncertainty."""
+    found = metrics.accuracy(torch.full((64,), int(16 * share)), 16)
+
+    assert found == pytest.approx(metrics.proportion(int(64 * share), 64))
+
+
+def test_the_interval_covers() -> None:
+    """Beta-distributed images, binomial draws: 2,000 intervals hold the truth in 95 % less five s.e. or more."""
+    rng = np.random.default_rng(0)
+    truth, hits = 2 / 7, 0
+    for _ in range(2000):
+        s = rng.binomial(16, rng.beta(2, 5, 64))
+        found = metrics.accuracy(torch.from_numpy(s), 16)
+        hits += found.low <= truth <= found.high
+
+    assert hits / 2000 > 0.95 - 5 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+@pytest.mark.parametrize("submissions", [1, 2, 10, 16])
+def test_persistence_is_unbiased(submissions: int) -> None:
+    """C(s, M) / C(m, M) averaged over Binomial(m, p) is p^M, exactly."""
+    m, p = 16, 0.7
+    values = [metrics.persistent(torch.tensor([s]), m, submissions).value for s in range(m + 1)]
+    mean = sum(math.comb(m, s) * p**s * (1 - p) ** (m - s) * v for s, v in enumerate(values))
+
+    assert mean == pytest.approx(p**submissions, rel=1e-9)
+
+
+def test_persistence_needs_enough_draws() -> None:
+    """M > m cannot be estimated."""
+    with pytest.raises(ValueError, match="M = 17 with 16 draws"):
+        metrics.persistent(torch.tensor([3]), 16, 17)
+
+
+def test_paired_intervals_cover_and_see_differences() -> None:
+    """Correlated shares with a true difference of .1 and of 0."""
+    rng = np.random.default_rng(1)
+    base = rng.beta(1, 1, 400)
+    second = np.clip(base - 0.1 + 0.02 * rng.standard_normal(400), 0, 1)
+    found = metrics.paired_difference(base, second, seed=3)
+
+    assert found.low < float((base - second).mean()) < found.high
+    assert found.low > 0.05
+    same = metrics.paired_difference(base, base[::-1].copy(), seed=3)
+    assert same.low < 0 < same.high
+    assert metrics.paired_difference(base, second, seed=3) == found
+
+
+def test_the_upper_bound_is_clopper_pearson_s() -> None:
+    """0 of 14 is just below 20 %, 0 of 13 just above; all right is 1."""
+    assert metrics.upper_bound(torch.tensor([0]), 14).item() == pytest.approx(1 - 0.05 ** (1 / 14))
+    assert metrics.upper_bound(torch.tensor([0]), 14).item() < 0.2 < metrics.upper_bound(torch.tensor([0]), 13).item()
+    assert metrics.upper_bound(torch.tensor([14]), 14).item() == 1.0
+
+
+@pytest.mark.parametrize("counts", [torch.tensor([1.0]), torch.tensor([-1]), torch.tensor([17]), torch.tensor([])])
+def test_bad_counts_raise(counts: torch.Tensor) -> None:
+    """Integers from 0 to m, at least one image."""
+    with pytest.raises(ValueError, match="counts must be"):
+        metrics.accuracy(counts, 16)

@@ -1,0 +1,134 @@
+"""Records: what is written is what is read, to the byte, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sap_art.integrations.robustbench_json import eps_text, export
+from sap_art.record import (
+    AttackResult,
+    Bin,
+    Calibration,
+    DataInfo,
+    DefenceInfo,
+    Flag,
+    ModelInfo,
+    Precision,
+    Record,
+    Value,
+)
+from sap_art.table import markdown, rows
+
+
+@pytest.fixture
+def record() -> Record:
+    """A small record with every field."""
+    calibration = Calibration(16, 0.1, 0.5, 1.0, -0.1, [Bin(0.0, 0.5, 0), Bin(0.5, 1.0, 3, 0.9, 0.8)])
+    return Record(
+        entry="net-sap-100",
+        tier="smoke",
+        model=ModelInfo("net", "PreActResNet", "0" * 64, "PreActResNet"),
+        defence=DefenceInfo("sap:100", "activation", True, "single", 1),
+        data=DataInfo("cifar10", 64, "1" * 64),
+        norm="Linf",
+        eps=8 / 255,
+        seeds={"base": 0},
+        metrics={"clean": Value(0.8, 0.7, 0.9), "T1": Value(0.05, 0.0, 0.1), "noise": Value(0.7, 0.6, 0.8)},
+        attacks=[
+            AttackResult("eot-apgd-ce-bpda", "bpda", "ce", 4, 20, 1, Value(0.05, 0.0, 0.1), 80.0, 80.0, 60),
+            AttackResult("noise", "bpda", "margin", 1, 100, 1, error="RuntimeError: out of luck"),
+        ],
+        gradient={},
+        calibration={"clean": calibration, "adversarial": calibration},
+        flags=[Flag("large-eps-survives", "raised", "R", "accuracy at eps .5 is .7", 0.7, 0.1)],
+        verdict="failed",
+        precision=Precision(0.05, 16, 64),
+        adversarial_sha256="2" * 64,
+        counts_sha256="3" * 64,
+    )
+
+
+def test_record_round_trip(tmp_path: Path, record: Record) -> None:
+    """What is written is what is read, and the same bytes every time."""
+    path = record.write(tmp_path)
+    first = path.read_bytes()
+
+    assert Record.read(path) == record
+    assert record.write(tmp_path).read_bytes() == first
+    assert "error" not in json.loads(first)["attacks"][0]
+    assert [p.name for p in tmp_path.iterdir()] == ["net-sap-100.json"]
+
+
+def test_nan_is_never_written(tmp_path: Path, record: Record) -> None:
+    """And a record that is there stays as it was."""
+    before = record.write(tmp_path).read_bytes()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(record, eps=float("nan")).write(tmp_path)
+
+    assert (tmp_path / "net-sap-100.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eps": "8/255"}, "eps"),
+        ({"surprise": 1}, "surprise"),
+        ({"verdict": "robust"}, "verdict"),
+        ({"metrics": {"clean": {"value": 0.5}}}, "low"),
+        ({"schema": 99}, "schema 99, this version reads 1"),
+    ],
+)
+def test_invalid_records_are_refused(tmp_path: Path, record: Record, change: dict[str, object], message: str) -> None:
+    """The message names file and field."""
+    path = record.write(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+    with pytest.raises(ValueError, match=message) as caught:
+        Record.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_truncated_records_are_refused(tmp_path: Path, record: Record) -> None:
+    """Half a file is no record."""
+    path = record.write(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(ValueError, match="is not a valid record"):
+        Record.read(path)
+
+
+def test_the_table_shows_each_attack_and_never_hides_a_crash(record: Record) -> None:
+    """Percent with intervals; a crashed attack is an error in its column and in the verdict."""
+    header, cells = rows([record])
+
+    assert header == ["entry", "clean", "noise", "EOT-APGD bpda", "worst case", "ECE clean", "ECE attacked", "verdict"]
+    assert cells == [
+        ["net-sap-100", "80.0", "error", "5.0", "5.0 [0.0, 10.0]", "10.0", "10.0",
+         "FAILED: an attack crashed: large-eps-survives"],
+    ]  # fmt: skip
+    assert "| net-sap-100 | 80.0 | error |" in markdown([record])
+    assert "eps = 8/255, 16 fresh draws" in markdown([record])
+
+
+def test_the_robustbench_export(tmp_path: Path, record: Record) -> None:
+    """Upstream's types and keys; no AutoAttack number that was not measured; text is escaped."""
+    path = export(replace(record, entry="a&b"), tmp_path)
+    found = json.loads(path.read_text())
+
+    assert path == tmp_path / "model_info" / "cifar10" / "Linf" / "a&b.json"
+    assert found["name"] == "a&amp;b"
+    assert (found["clean_acc"], found["external"], found["eps"]) == ("80.00", "5.00", "8/255")
+    assert found["unreliable"] is True
+    assert found["additional_data"] is False
+    assert "autoattack_acc" not in found
+    assert {"name", "authors", "venue", "architecture", "link", "dataset", "footnote", "reported"} <= set(found)
+
+
+@pytest.mark.parametrize(("eps", "text"), [(8 / 255, "8/255"), (0.5 / 255, "0.5/255"), (0.5, "0.5"), (0.031, "0.031")])
+def test_eps_as_text(eps: float, text: str) -> None:
+    """As RobustBench writes it."""
+    assert eps_text(eps) == text
