@@ -37,6 +37,10 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
     Confidence is the largest probability, so 1.0 belongs to the last bin (Guo et al. 2017, arXiv:1706.04599).
 
+    >>> probabilities = torch.tensor([[0.95, 0.05], [1.0, 0.0]])
+    >>> round(expected_calibration_error(probabilities, torch.tensor([0, 1])), 3)
+    0.475
+
     Raises:
         ValueError: wrong shapes, no images, rows that are not distributions, labels out of range, bins < 1.
     """

@@ -23,7 +23,7 @@ def main() -> None:
     except typer.TyperException as error:
         typer.echo(f"sap-art: {error}; see sap-art --help", err=True)
         status = BAD_INPUT
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         typer.echo(f"sap-art: {error}", err=True)
         status = BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):

@@ -58,6 +58,9 @@ def persistent(correct: Tensor, draws: int, submissions: int) -> Estimate:
     """P(right in all of M = ``submissions`` submissions of one image), mean over images, with interval.
 
     (B,) counts s of m = ``draws`` -> mean C(s, M) / C(m, M), unbiased for the mean of p^M.
+
+    >>> round(persistent(torch.tensor([4, 2]), draws=4, submissions=2).value, 6)  # (1 + 1/6) / 2
+    0.583333
     """
     _require_counts(correct, draws)
     if not 1 <= submissions <= draws:

@@ -22,6 +22,10 @@ class ThreatModel:
 
     Raises:
         ValueError: unknown norm; eps not a finite number above 0.
+
+    >>> threat = ThreatModel("Linf", 0.25)
+    >>> threat.project(torch.tensor([[0.5, 0.9]]), torch.tensor([[0.0, 2.0]]))
+    tensor([[0.2500, 1.0000]])
     """
 
     norm: str = "Linf"

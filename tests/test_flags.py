@@ -74,6 +74,18 @@ class ZeroGradient(nn.Module):
         return self.net(x.detach()) + 0 * x.sum()
 
 
+class CutOff(nn.Module):
+    """Has no gradient at all: its input is detached, or its output made without autograd."""
+
+    def __init__(self, net: nn.Module, *, no_grad: bool) -> None:
+        super().__init__()
+        self.net, self.no_grad = net, no_grad
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(not self.no_grad):
+            return self.net(x.detach())
+
+
 def test_shared_noise_in_a_batch_is_seen(net: nn.Module, honest: DefendedModel) -> None:
     """Raised on a model that declares noise per example and shares it; not on SAP, a plain net or an honest label."""
     shared = SharedNoise(net)
@@ -134,6 +146,8 @@ def test_zero_and_nan_gradients_are_seen(net: nn.Module, honest: DefendedModel) 
     models: list[tuple[StochasticModel, str, str]] = [
         (honest, "bpda", "clear"),
         (wrap(ZeroGradient(net)), "autograd", "raised"),
+        (wrap(CutOff(net, no_grad=True)), "autograd", "raised"),
+        (wrap(CutOff(net, no_grad=False)), "autograd", "raised"),
         (DefendedModel(net, reference.NaiveSAP(100), seed=1), "autograd", "raised"),
     ]
     for model, estimator, state in models:

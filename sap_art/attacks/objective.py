@@ -73,5 +73,6 @@ def _block(view: AttackerView, x: Tensor, y: Tensor, loss: Callable[[Tensor, Ten
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         value = loss(view.logits(x), y)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
-    return Value(value.detach(), gradient)
+        # A model that cuts itself off from its input has gradient zero; the flags say so.
+        found = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
+    return Value(value.detach(), torch.zeros_like(x) if found is None else found)

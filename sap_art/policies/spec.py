@@ -11,6 +11,9 @@ from sap_art.policies.sap import SAP
 def parse_policy(spec: str) -> Policy:
     """The policy that ``spec`` names, written NAME:VALUE or NAME:VALUE:OPTION.
 
+    >>> parse_policy("sap:50:bernoulli")
+    SAP(percent=50.0, sampler='bernoulli')
+
     Raises:
         ValueError: unknown name, a value that is not a number, or one that the policy refuses.
     """

@@ -67,7 +67,11 @@ class Suite:
 
 
 def parse_eps(text: str) -> float:
-    """``8/255`` or ``0.5`` -> float; raises ValueError for anything else."""
+    """``8/255`` or ``0.5`` -> float; raises ValueError for anything else.
+
+    >>> parse_eps("51/255")
+    0.2
+    """
     try:
         return float(Fraction(text.replace(" ", "")))
     except (ValueError, ZeroDivisionError) as error:

@@ -1,0 +1,52 @@
+"""The README's claims: its table comes from committed records, its example runs, its numbers are the card's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sap_art import suites, table, zoo
+from sap_art.record import Record
+from sap_art.store import weights_sha256
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECORDS = ROOT / "leaderboard" / "records"
+
+
+def committed() -> list[Record]:
+    """The committed records of the smoke suite, in its order."""
+    return [Record.read(RECORDS / f"{entry.name}.json") for entry in suites.load("smoke").entries]
+
+
+def test_the_table_is_that_of_the_committed_records() -> None:
+    """Between its markers, to the letter."""
+    shown = re.search(r"<!-- smoke table: begin -->\n(.*)<!-- smoke table: end -->", README, re.DOTALL)
+
+    assert shown is not None
+    assert shown[1] == table.markdown(committed())
+
+
+def test_the_committed_records_are_of_the_shipped_net() -> None:
+    """Weights, suite settings and images are those that the command would use."""
+    digest = weights_sha256(zoo.load("preact-resnet20"))
+    suite = suites.load("smoke")
+    for record in committed():
+        assert record.model.weights_sha256 == digest
+        assert (record.data.n, record.eps, record.tier) == (suite.images, suite.threat().eps, suite.tier)
+
+
+def test_the_example_runs() -> None:
+    """As it stands."""
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+
+    assert example is not None
+    exec(compile(example[1], "README.md", "exec"), {})
+
+
+def test_the_numbers_of_the_shipped_net_are_its_card_s() -> None:
+    """Accuracy and epochs."""
+    card = zoo.load_card("preact-resnet20")
+
+    assert f"{100 * card.accuracy:.2f} %" in README
+    assert f"{card.recipe['epochs']} epochs" in README
