@@ -60,9 +60,9 @@ class AttackerView(nn.Module):
         self.reduce: Reduce = reduce
 
     def logits(self, x: Tensor) -> Tensor:
-        """Independent draws: (B, ...) -> (draws, B, C) logits; one row of draws for ``dense``."""
+        """Independent draws: (B, ...) -> (draws, B, C) logits; for ``dense`` the net runs once, all draws equal."""
         if self.gradient == "dense":
-            return cast(Tensor, cast(nn.Module, self.model.dense)(x))[None]
+            return cast(Tensor, cast(nn.Module, self.model.dense)(x)).expand(self.draws, -1, -1)
         return draw_logits(self.model, x, self.draws, gradient=self.gradient, max_batch=self.max_batch)
 
     def forward(self, x: Tensor) -> Tensor:

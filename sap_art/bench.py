@@ -19,7 +19,8 @@ from torch import Tensor
 from sap_art import __version__, data, portfolio, protocol
 from sap_art.assemble import to_record
 from sap_art.attacks.cost import count_passes
-from sap_art.entries import Entry, make_entry
+from sap_art.devices import require_device
+from sap_art.entries import Entry, fingerprint, make_entry
 from sap_art.integrations.robustbench_json import export
 from sap_art.protocol import Job
 from sap_art.record import DataInfo, Record, write_json
@@ -55,9 +56,10 @@ def run_suite(
     images = DataInfo(set=data.set_name(suite.dataset, source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
     x, y = x.to(where), y.to(where)
     entries = [make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where) for e in suite.entries]
-    store = Store.open(output, _manifest(suite, images, entries))
+    store = Store.open(output, _manifest(suite, images, entries, x))
     watch.expect(sum(portfolio.forecast(e.model, TIERS[suite.tier], images=len(x)) for e in entries))
-    return [_finish(suite, entry, images, (x, y), store, watch) for entry in entries]
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        return [_finish(suite, entry, images, (x, y), store, watch) for entry in entries]
 
 
 def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
@@ -70,16 +72,6 @@ def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
 
     entries = [SuiteEntry(model), *(SuiteEntry(model, policy) for policy in policies)]
     return replace(suite, name=f"{suite.name} with --model", entries=entries)
-
-
-def require_device(name: str) -> torch.device:
-    """The device of that name; raises ValueError if this machine lacks it."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {name!r} is not available here: {error}") from error
-    return device
 
 
 def _finish(
@@ -112,9 +104,16 @@ def _finish(
     return record
 
 
-def _manifest(suite: Suite, images: DataInfo, entries: list[Entry]) -> dict[str, Any]:
-    weights = {entry.name: entry.model_info.weights_sha256 for entry in entries}
-    return {**asdict(suite), "data": asdict(images), "weights": weights, "version": __version__}
+def _manifest(suite: Suite, images: DataInfo, entries: list[Entry], x: Tensor) -> dict[str, Any]:
+    """What must be the same for finished work to be taken up again; models by what they compute, not by their name."""
+    return {
+        **asdict(suite),
+        "data": asdict(images),
+        "models": {entry.name: fingerprint(entry.model, x) for entry in entries},
+        "device": x.device.type,
+        "threads": torch.get_num_threads(),
+        "version": __version__,
+    }
 
 
 def _run_info(device: torch.device, *, seconds: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sap_art.randomness import derive_seed
 from sap_art.record import Flag
 
 FALSE_DISCOVERY_RATE = 0.05
-DISCOVERED_SHARE = 0.02
+DISCOVERED_SHARE, DISCOVERED_IMAGES = 0.02, 3
 SURVIVING_ACCURACY = 0.10
 SPREAD = 0.05
 
@@ -26,22 +26,25 @@ def transfer_beats_white_box(columns: Columns, *, transfer: Sequence[str], white
     """Raised if the dense net's attacks alone do more damage than the white-box attacks alone: masked gradients.
 
     In each group an image's worst attack is chosen on one half of the draws and scored on the other. Raised when the
-    paired interval of white-box minus transfer accuracy is above 0, or when on more than 2 % of the images transfer is
-    the better attack by Fisher's exact test at a false discovery rate of 5 % (Benjamini & Hochberg 1995).
+    paired interval of white-box minus transfer accuracy is above 0, or when on more than 2 % of the images, 3 at least,
+    transfer is the better attack by Fisher's exact test at a false discovery rate of 5 % (Benjamini & Hochberg 1995).
     """
     code = "transfer-beats-white-box"
     ours, theirs = ([name for name in group if name in columns] for group in (white_box, transfer))
+    if not transfer:
+        return flag(code, "clear", "there is no dense counterpart that would be another net")
     if not ours or not theirs:
         return flag(code, "not-checked", "needs attacks on the defence and on its dense counterpart")
     white, dense = (_worst_counts(columns, group) for group in (ours, theirs))
     draws = white.draws
     gap = paired_difference(white.right / draws, dense.right / draws, seed=derive_seed(seed, code))
     single = _discovered_share(dense.right, white.right, draws)
+    many = single > DISCOVERED_SHARE and round(single * len(white.right)) >= DISCOVERED_IMAGES
     evidence = (
         f"accuracy under white-box minus under transfer {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]; "
         f"transfer is significantly better on {single:.1%} of the images"
     )
-    return raised_if(gap.low > 0 or single > DISCOVERED_SHARE, code, evidence, value=gap.value, threshold=0.0)
+    return raised_if(gap.low > 0 or many, code, evidence, value=gap.value, threshold=0.0)
 
 
 def single_step_beats_iterative(columns: Columns, *, single: str, iterative: str, seed: int) -> Flag:

@@ -13,9 +13,13 @@ from sap_art.foreign import wrap
 from sap_art.policies import parse_policy
 from sap_art.randomness import derive_seed
 from sap_art.record import DefenceInfo, ModelInfo
+from sap_art.references import public_name
 from sap_art.stochastic import StochasticModel, require_eval
-from sap_art.store import weights_sha256
+from sap_art.store import tensor_sha256, weights_sha256
 from sap_art.threat import require_labels
+
+DETECTION_CALLS = 32
+"""Calls among which a random net must differ once; one that differs in 10 % of them is missed 3 % of the time."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,31 @@ def make_entry(
         ValueError: unknown net or policy, a damaged checkpoint, a model that does not take these images or labels.
     """
     net = zoo.load_model(reference).to(device)
+    plain = net if isinstance(net, StochasticModel) else wrap(net)
+    plain.reseed(derive_seed(seed, name))
+    _try(plain, x, y, reference)
+    random = _is_random(plain, x[:8])
     if policy is not None:
+        if random or isinstance(net, StochasticModel):
+            raise ValueError(f"{reference} is random by itself; leave out the policy {policy} to evaluate it as it is")
         model: StochasticModel = DefendedModel(net, parse_policy(policy), seed=derive_seed(seed, name))
-    elif isinstance(net, StochasticModel):
-        model = net
+        _try(model, x, y, reference)
     else:
-        model = wrap(net, dense=None if _is_random(net, x, seed=seed) else net, seed=derive_seed(seed, name))
-    _try(model, x, y, reference)
-    return Entry(name, model, _model_info(model, net, reference), _defence(model, policy))
+        model = plain if random or net is plain else wrap(net, dense=net, seed=derive_seed(seed, name))
+    return Entry(name, model, _model_info(model, net, reference), _defence(model))
 
 
 @torch.no_grad()
-def _is_random(net: nn.Module, x: Tensor, *, seed: int) -> bool:
-    probe = wrap(net, seed=seed)
-    return not torch.equal(probe.single(x[:2]), probe.single(x[:2]))
+def fingerprint(model: StochasticModel, x: Tensor) -> str:
+    """SHA-256 over a few seeded draws: models that compute something else differ, whatever their names say."""
+    with model.seeded(derive_seed(0, "fingerprint")):
+        return tensor_sha256(*(model.single(x[:8]) for _ in range(DETECTION_CALLS)))
+
+
+@torch.no_grad()
+def _is_random(model: StochasticModel, x: Tensor) -> bool:
+    first = model.single(x)
+    return any(not torch.equal(first, model.single(x)) for _ in range(DETECTION_CALLS))
 
 
 @torch.no_grad()
@@ -61,24 +76,25 @@ def _try(model: StochasticModel, x: Tensor, y: Tensor, reference: str) -> None:
     require_eval(model)
     try:
         logits = model.single(x[:1])
-    except RuntimeError as error:
+    except Exception as error:  # whatever a user's code raises
         raise ValueError(f"{reference} does not take images of shape {tuple(x.shape[1:])}: {error}") from error
     if logits.ndim != 2 or len(logits) != 1:
         raise ValueError(f"{reference} must return (B, C) logits, got {tuple(logits.shape)} for one image")
+    if not torch.isfinite(logits).all():
+        raise ValueError(f"{reference} returns NaN or inf on a clean image")
     require_labels(y, len(x), classes=logits.shape[1])
 
 
 def _model_info(model: StochasticModel, net: nn.Module, reference: str) -> ModelInfo:
     return ModelInfo(
-        name=reference,
+        name=public_name(reference),
         architecture=type(net).__name__,
         weights_sha256=weights_sha256(net),
         dense=None if model.dense is None else type(model.dense).__name__,
     )
 
 
-def _defence(model: StochasticModel, policy: str | None) -> DefenceInfo:
+def _defence(model: StochasticModel) -> DefenceInfo:
     if isinstance(model, DefendedModel):
         return DefenceInfo(model.policy.spec, model.policy.where, model.per_example, "single", draws=1)
-    kind = "none" if model.dense is not None and policy is None else "foreign"
-    return DefenceInfo(kind, "module", model.per_example, "single", draws=1)
+    return DefenceInfo("none" if model.deterministic else "foreign", "module", model.per_example, "single", draws=1)

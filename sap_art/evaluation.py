@@ -19,10 +19,14 @@ from sap_art.threat import require_images, require_labels
 
 @dataclass(frozen=True)
 class Evaluation:
-    """m fresh draws on B images: ``draw_log_probabilities`` (m, B, C) float32 and ``labels`` (B,), both on the CPU."""
+    """m fresh draws on B images: ``draw_log_probabilities`` (m, B, C) float32 and ``labels`` (B,), both on the CPU.
+
+    ``per_example``: whether images have noise of their own; otherwise intervals allow for noise that they share.
+    """
 
     draw_log_probabilities: Tensor
     labels: Tensor
+    per_example: bool = True
 
     @property
     def draws(self) -> int:
@@ -52,7 +56,9 @@ class Evaluation:
     @property
     def estimate(self) -> Estimate:
         """Accuracy of a single draw with its 95 % interval."""
-        return metrics.accuracy(self.correct, self.draws)
+        if self.per_example:
+            return metrics.accuracy(self.correct, self.draws)
+        return metrics.shared_noise_accuracy(self.right, seed=self.draws)
 
     @property
     def accuracy(self) -> float:
@@ -118,7 +124,7 @@ def evaluate(
         ]
     log_probabilities = torch.cat(parts, 1)
     require_labels(y, len(x), classes=log_probabilities.shape[-1])
-    return Evaluation(log_probabilities, y.cpu())
+    return Evaluation(log_probabilities, y.cpu(), stochastic.per_example)
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

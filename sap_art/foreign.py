@@ -18,11 +18,16 @@ class ForeignModel(StochasticModel):
     def __init__(self, module: nn.Module, dense: nn.Module | None, *, per_example: bool, seed: int | None) -> None:
         super().__init__(seed=seed, per_example=per_example)
         self.module = module
-        self._dense = [dense]  # in a list, so that it is not registered twice when it is the module itself
+        self._own_dense = None if dense is module else dense  # the module itself is not registered twice
+        self._is_dense = dense is module
 
     @property
     def dense(self) -> nn.Module | None:
-        return self._dense[0]
+        return self.module if self._is_dense else self._own_dense
+
+    @property
+    def deterministic(self) -> bool:
+        return self._is_dense
 
     @property
     def estimators(self) -> tuple[str, ...]:

@@ -35,11 +35,11 @@ def accuracy(correct: Tensor, draws: int) -> Estimate:
     """Mean over images of the share of right draws: (B,) counts of ``draws`` -> value and interval in [0, 1].
 
     The interval is normal over images (draws of different images are independent) and never narrower than Wilson's
-    for B images at 0 or 1; one draw an image is a plain proportion.
+    for B images at 0 or 1; where each image is always right or always wrong it is a plain proportion with Wilson's.
     """
     _require_counts(correct, draws)
-    if draws == 1:
-        return proportion(int(correct.sum()), len(correct))
+    if ((correct == 0) | (correct == draws)).all():
+        return proportion(int((correct == draws).sum()), len(correct))
     return mean_interval((correct.double() / draws).numpy())
 
 
@@ -52,6 +52,21 @@ def mean_interval(shares: NDArray[np.float64]) -> Estimate:
         return Estimate(value, max(0.0, value - Z95 * error), min(1.0, value + Z95 * error))
     low = min(max(0.0, value - floor / 2), 1 - floor)
     return Estimate(value, low, low + floor)
+
+
+def shared_noise_accuracy(right: Tensor, *, seed: int) -> Estimate:
+    """As ``accuracy`` where all images share the noise of a draw: (m, B) bool -> value and interval in [0, 1].
+
+    Bootstrap over images and, jointly for all images, over draws (2,000 resamples).
+    """
+    shares = right.double().numpy()
+    rng = np.random.default_rng(seed)
+    m, n = shares.shape
+    images = rng.multinomial(n, np.full(n, 1 / n), BOOTSTRAP) / n
+    draws = rng.multinomial(m, np.full(m, 1 / m), BOOTSTRAP) / m
+    low, high = np.quantile(np.einsum("bm,mn,bn->b", draws, shares, images, optimize=True), (0.025, 0.975))
+    plain = mean_interval(shares.mean(0))
+    return Estimate(plain.value, min(plain.low, float(low)), max(plain.high, float(high)))
 
 
 def persistent(correct: Tensor, draws: int, submissions: int) -> Estimate:

@@ -16,7 +16,7 @@ from sap_art.randomness import derive_seed
 from sap_art.record import Flag, GradientInfo
 from sap_art.stochastic import StochasticModel
 
-COPIES = 16
+COPIES, CALLS = 8, 32
 ZERO_SHARE = 0.01
 
 
@@ -25,12 +25,12 @@ def batch_shared_noise(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
     """Raised if copies of one image in one batch agree although calls differ and noise per example is declared."""
     code = "batch-shared-noise"
     with model.seeded(derive_seed(seed, code)):
-        calls = [model.single(x[:1].repeat(COPIES, *[1] * (x.ndim - 1))) for _ in range(2)]
-    between = (calls[0][0] - calls[1][0]).abs().max().item()
-    within = max((call - call[:1]).abs().max().item() for call in calls)
+        calls = torch.stack([model.single(x[:1].repeat(COPIES, *[1] * (x.ndim - 1))) for _ in range(CALLS)])
+    between = (calls.amax(0) - calls.amin(0)).max().item()
+    within = (calls.amax(1) - calls.amin(1)).max().item()
     # Rows of one batch can differ in the last bits by the order of sums, so "equal" is relative to the calls.
     shared = between > 1e-4 and within < 1e-2 * between
-    evidence = f"{COPIES} copies in a batch differ by {within:.3g}, two calls by {between:.3g} (largest logit)"
+    evidence = f"{COPIES} copies in a batch differ by {within:.3g}, {CALLS} calls by {between:.3g} (largest logit)"
     return raised_if(shared and model.per_example, code, evidence, value=within, threshold=1e-2 * between)
 
 
@@ -54,17 +54,18 @@ def coupled_generator(model: StochasticModel, x: Tensor, y: Tensor, *, seed: int
     )
 
 
-def test_time_optimisation(model: StochasticModel, x: Tensor) -> Flag:
+def test_time_optimisation(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
     """Raised if the forward pass computes gradients of its own."""
-    with torch.no_grad(), _GradientCalls() as calls:
+    with torch.no_grad(), model.seeded(derive_seed(seed, "optimisation")), _GradientCalls() as calls:
         model.single(x[:1])
     return raised_if(calls.count > 0, "test-time-optimisation", f"{calls.count} gradient calls within a forward pass")
 
 
 @torch.no_grad()
-def softmax_output(model: StochasticModel, x: Tensor) -> Flag:
+def softmax_output(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
     """Raised if the outputs are probabilities, on which losses of logits have vanishing gradients."""
-    out = model.single(x)
+    with model.seeded(derive_seed(seed, "softmax")):
+        out = model.single(x)
     simplex = bool((out >= 0).all() and ((out.sum(1) - 1).abs() < 1e-3).all())
     lowest, total = out.min().item(), out.sum(1).mean().item()
     return raised_if(simplex, "softmax-output", f"smallest output {lowest:.3g}, mean sum of a row {total:.3g}")

@@ -84,9 +84,12 @@ class Findings:
 
 def run(job: Job) -> Findings:
     """Evaluate one entry. Finished units are read, not computed again; an attack that raises is kept as an error."""
+    shared_noise = probes.batch_shared_noise(job.model, job.x, seed=job.seed_for("shared noise"))
+    if shared_noise.state == "raised":
+        job.model.per_example = False  # from here on draws are made one by one
     outcomes = run_attacks(job)
+    columns = _score_columns(job, outcomes)
     finished = [outcome for outcome in outcomes if outcome.error is None]
-    columns = {o.planned.id: job.score(o.points[:STAND_ALONE], o.planned.id) for o in finished}
     choice = _choose(job, finished)
     names = ["clean", *(o.planned.id for o in finished)]
     job.announce("probing the model")
@@ -101,7 +104,13 @@ def run(job: Job) -> Findings:
         worst_points=choice.points,
         winners=[names[number] for number in choice.candidate.tolist()],
         gradient=gradient,
-        flags=[*_comparisons(job, outcomes, columns), *_probes(job), probes.zero_or_non_finite(gradient), large_eps],
+        flags=[
+            *_comparisons(job, outcomes, columns),
+            *_probes(job),
+            probes.zero_or_non_finite(gradient),
+            shared_noise,
+            large_eps,
+        ],
         failed=len(finished) < len(outcomes) or large_eps.state == "not-checked",
     )
 
@@ -151,6 +160,17 @@ def _unit(job: Job, planned: PlannedAttack, *, number: int, index: Tensor) -> Un
     return job.store.unit(f"{job.entry.name}/{planned.id}/{number:04d}-{tensor_sha256(index)[:12]}", compute)
 
 
+def _score_columns(job: Job, outcomes: list[Outcome]) -> dict[str, Evaluation]:
+    """Each attack by itself; one whose points the model answers with NaN is an error too."""
+    columns: dict[str, Evaluation] = {}
+    for outcome in (o for o in outcomes if o.error is None):
+        try:
+            columns[outcome.planned.id] = job.score(outcome.points[:STAND_ALONE], outcome.planned.id)
+        except ValueError as error:
+            outcome.error = f"scoring failed: {error}"
+    return columns
+
+
 def _survivors(job: Job, outcomes: list[Outcome]) -> Tensor:
     """(B,) images still worth attacking: the stand-alone ones, and those no attack has brought below the bound."""
     alive = torch.ones(len(job.x), dtype=torch.bool)
@@ -181,7 +201,8 @@ def _choose(job: Job, outcomes: list[Outcome]) -> Choice:
 def _comparisons(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation]) -> list[Flag]:
     seed = job.seed_for("comparisons")
     names = [outcome.planned.id for outcome in outcomes]
-    transfer = [name for name in names if name.endswith("-dense")]
+    # On a net without a defence transfer and white box attack the same function: nothing to compare.
+    transfer = [] if job.model.deterministic else [name for name in names if name.endswith("-dense")]
     white = [name for name in names if name.startswith("eot-apgd")]
     return [
         diagnostics.transfer_beats_white_box(columns, transfer=transfer, white_box=white, seed=seed),
@@ -193,10 +214,9 @@ def _comparisons(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluatio
 def _probes(job: Job) -> list[Flag]:
     seed = job.seed_for("probes")
     return [
-        probes.batch_shared_noise(job.model, job.x, seed=seed),
         probes.coupled_generator(job.model, job.x[:8], job.y[:8], seed=seed),
-        probes.test_time_optimisation(job.model, job.x),
-        probes.softmax_output(job.model, job.x[:STAND_ALONE]),
+        probes.test_time_optimisation(job.model, job.x, seed=seed),
+        probes.softmax_output(job.model, job.x[:STAND_ALONE], seed=seed),
     ]
 
 
@@ -211,6 +231,7 @@ def _large_eps(job: Job) -> Flag:
 
     try:
         points = job.store.unit(f"{job.entry.name}/{planned.id}", compute)["x_adv"]
+        result = job.score(points.to(x.device), planned.id)
     except Exception as error:  # noqa: BLE001  as in _run_attack
         return flag("large-eps-survives", "not-checked", f"the attack crashed: {type(error).__name__}: {error}")
-    return diagnostics.large_eps_survives(job.score(points.to(x.device), planned.id), eps=threat.eps)
+    return diagnostics.large_eps_survives(result, eps=threat.eps)

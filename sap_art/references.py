@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -79,3 +80,8 @@ def _call(reference: str, module: ModuleType) -> nn.Module:
     if isinstance(net, nn.Module):
         return net
     raise ValueError(f"{reference} must return a torch.nn.Module, got {type(net).__name__}")
+
+
+def public_name(reference: str) -> str:
+    """A model's reference without the folders of the machine it was run on: ``/home/me/net.py:f`` -> ``net.py:f``."""
+    return re.split(r"[/\\]", reference)[-1]

@@ -64,9 +64,10 @@ class NoiseSource:
 
     @contextmanager
     def seeded(self, seed: int) -> Generator[None]:
-        """Within, the source runs from ``seed``; afterwards it goes on where it was."""
+        """Within, the source runs from ``seed``, unless its noise is fixed; afterwards it goes on where it was."""
         before = self.__dict__.copy()
         self.reseed(seed)
+        self._fixed, self._position = before["_fixed"], before["_position"]
         try:
             yield
         finally:
@@ -95,6 +96,11 @@ class StochasticModel(nn.Module, ABC):
     @abstractmethod
     def dense(self) -> nn.Module | None:
         """The deterministic counterpart, if there is one."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the model is its own deterministic counterpart: a net without a defence."""
+        return False
 
     @property
     @abstractmethod

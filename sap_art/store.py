@@ -36,7 +36,7 @@ class Store:
         path = root / "suite.json"
         if path.exists():
             _require_same(json.loads(path.read_text(encoding="utf-8")), dict(manifest), root)
-        elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        elif root.exists() and (not root.is_dir() or any(p.suffix != ".part" for p in root.iterdir())):
             raise ValueError(f"{root} is not empty and holds no results of ours; choose another --output")
         else:
             write_json(dict(manifest), path)

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sap_art import data
+from sap_art.devices import require_device
 from sap_art.networks import build, initialise
 from sap_art.randomness import make_generator
 from sap_art.zoo import file_sha256
@@ -77,8 +78,9 @@ def train(
     """
     if recipe.epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {recipe.epochs}")
-    output.mkdir(parents=True, exist_ok=True)
     run = _start(architecture, recipe, steps=len(images[1]) // recipe.batch_size, seed=seed, device=device)
+    run.settings["images"] = data.ids_sha256(*images)
+    output.mkdir(parents=True, exist_ok=True)
     _resume(run, output / "state.pt")
     padded = F.pad((images[0] * 255).round().to(torch.uint8), (PADDING,) * 4).to(device)
     labels = images[1].to(device)
@@ -108,6 +110,10 @@ def train_and_save(
     if recipe_name not in RECIPES:
         raise ValueError(f"unknown recipe {recipe_name!r}; known: {', '.join(RECIPES)}")
     recipe = RECIPES[recipe_name] if epochs is None else replace(RECIPES[recipe_name], epochs=epochs)
+    require_device(device)
+    checkpoint = output / f"{architecture}.safetensors"
+    if checkpoint.exists() and not (output / "state.pt").exists():
+        raise ValueError(f"{checkpoint} is there already and no run of it can be resumed; use another --output")
     images = data.load("cifar10", split="train", source=source)
     test = data.load("cifar10", split="test", source=source)
     net = train(architecture, recipe, images, seed=seed, output=output, device=device, report=report)
@@ -122,7 +128,7 @@ def train_and_save(
         "torch": torch.__version__,
         "machine": platform.machine() if device == "cpu" else torch.cuda.get_device_name(device),
     }
-    return save_checkpoint(net, card, output / f"{architecture}.safetensors")
+    return save_checkpoint(net, card, checkpoint)
 
 
 def save_checkpoint(net: nn.Module, card: dict[str, Any], path: Path) -> Path:
@@ -217,7 +223,10 @@ def _save_state(run: _Run, path: Path) -> None:
 def _resume(run: _Run, path: Path) -> None:
     if not path.exists():
         return
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever a damaged archive makes torch raise
+        raise ValueError(f"{path} is damaged ({error}); delete it to start again") from error
     if state["settings"] != run.settings:
         raise ValueError(
             f"{path} belongs to a run with settings {state['settings']}, asked for {run.settings}; "

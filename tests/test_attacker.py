@@ -62,11 +62,11 @@ def test_eot_has_one_kth_of_the_variance() -> None:
 
 
 def test_dense_runs_the_dense_net() -> None:
-    """One row of draws, no noise."""
+    """Once, no noise; every draw is the same."""
     m = model()
     view = AttackerView(m, gradient="dense", draws=9)
 
-    assert torch.equal(view.logits(X), m.dense(X)[None])
+    assert torch.equal(view.logits(X), m.dense(X).expand(9, -1, -1))
     torch.testing.assert_close(view(X), m.dense(X).log_softmax(1))
 
 

@@ -121,6 +121,25 @@ def test_no_attack_is_fooled_by_a_coin() -> None:
         assert abs(accuracy - 0.7) < 5 * math.sqrt(0.21 / (draws * len(x))), name
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_apgd_settles_on_an_optimum_inside_the_ball(norm: str) -> None:
+    """Its step size shrinks: the loss has its peak at a point inside, and is found to a twentieth of eps."""
+    x = torch.full((4, 3, 2, 2), 0.5)
+    threat = ThreatModel(norm, 0.1 if norm == "Linf" else 0.3)
+    inside = threat.random_start(x, torch.Generator().manual_seed(3))
+    peak = x + 0.6 * (inside - x)
+
+    class Peak(nn.Module):
+        def forward(self, point: Tensor) -> Tensor:
+            score = -100 * (point - peak).flatten(1).square().sum(1)
+            return torch.stack([torch.zeros_like(score), score], 1)
+
+    y = torch.zeros(4, dtype=torch.long)
+    x_adv = eot_apgd(AttackerView(Peak(), gradient="autograd"), x, y, threat, seed=1, steps=200)
+
+    assert threat.distance(peak, x_adv).max() < threat.eps / 20
+
+
 def test_apgd_s_windows_are_those_of_the_paper() -> None:
     """p = 0, .22, .41, .57, .70, .80, .87, .93, .99 of 100 steps (Croce & Hein 2020, section 3)."""
     assert list(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]

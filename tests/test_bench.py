@@ -224,3 +224,62 @@ def test_the_console_script_is_installed() -> None:
 
     assert result.returncode == 0
     assert "--suite" in result.stdout
+
+
+NETS = """
+import torch
+from sap_art import zoo
+NET = zoo.load("preact-resnet20")
+class Flips(torch.nn.Module):
+    def forward(self, x):
+        return NET(x) * (1 - 2 * (torch.rand(len(x), 1) < SHARE).float())
+class Fragile(torch.nn.Module):
+    def forward(self, x):
+        off_grid = (x * 255 - (x * 255).round()).abs().flatten(1).amax(1) > 1e-3
+        return NET(x) + torch.where(off_grid, torch.nan, 0.0)[:, None]
+SHARE = 0.3
+def flips():
+    return Flips()
+def fragile():
+    return Fragile()
+def narrow():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(7, 10))
+"""
+
+
+def test_a_net_that_is_random_by_itself_takes_no_policy(tmp_path: Path) -> None:
+    """And one that does not take the images is refused; status 2, nothing written."""
+    (tmp_path / "nets.py").write_text(NETS)
+    for arguments, message in [
+        (["nets.py:flips", "--policy", "sap:100"], "is random by itself"),
+        (["nets.py:narrow"], "does not take images of shape (3, 32, 32)"),
+    ]:
+        result = run("bench", "--model", *arguments, "--images", "2", "--output", "out", cwd=tmp_path)
+
+        assert (result.returncode, message in result.stderr) == (2, True), result.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_results_of_another_function_of_the_same_name_are_not_taken_up(tmp_path: Path) -> None:
+    """The user has changed the code: the folder is refused, not reused."""
+    (tmp_path / "nets.py").write_text(NETS)
+    arguments = ("bench", "--model", str(tmp_path / "nets.py") + ":flips", "--images", "1", "--output", "out")
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    (tmp_path / "nets.py").write_text(NETS.replace("SHARE = 0.3", "SHARE = 0.6"))
+    result = run(*arguments, cwd=tmp_path)
+
+    assert result.returncode == 2
+    assert "differs in: models" in result.stderr
+    assert [p.name for p in (tmp_path / "out" / "records").glob("*flips.json")] == ["nets.py-flips.json"]
+
+
+def test_a_model_that_answers_an_attack_with_nan_is_an_error(tmp_path: Path) -> None:
+    """Any pixel that is no multiple of 1/255 breaks this one: only FGSM gets through, the rest is said; status 1."""
+    (tmp_path / "nets.py").write_text(NETS)
+    result = run("bench", "--model", "nets.py:fragile", "--images", "2", "--output", "out", cwd=tmp_path)
+
+    record = Record.read(next((tmp_path / "out" / "records").glob("*fragile.json")))
+
+    assert result.returncode == 1, result.stderr
+    assert record.verdict == "failed"
+    assert {a.id for a in record.attacks if a.error} == {"pgd-dense", "eot-apgd-ce-autograd", "noise"}

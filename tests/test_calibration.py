@@ -16,6 +16,13 @@ def test_confidence_one_belongs_to_the_last_bin() -> None:
     assert expected_calibration_error(p, torch.tensor([0, 1])) == pytest.approx(0.475)
 
 
+def test_bins_are_closed_on_the_right() -> None:
+    """Confidence .75 of four bins belongs to (.5, .75]."""
+    report = calibration_report(torch.tensor([[0.75, 0.25]]), torch.tensor([0]), bins=4)
+
+    assert [b.count for b in report.bins] == [0, 0, 1, 0]
+
+
 def test_it_agrees_with_torchmetrics_away_from_the_edge(generator: torch.Generator) -> None:
     """To 1e-6, on random float64 predictions below confidence 1."""
     p = torch.randn(2000, 10, generator=generator, dtype=torch.double).mul(2).softmax(1)

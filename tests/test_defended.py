@@ -100,12 +100,16 @@ def test_fixed_noise_fixes_the_uniforms_but_not_the_mask() -> None:
 
 
 def test_noise_goes_on_after_a_seeded_or_fixed_scope() -> None:
-    """``seeded`` leaves no trace; scopes nest."""
+    """``seeded`` leaves no trace, and under fixed noise it does not bring fresh noise in: an attack sees the same."""
     model, twin = defended(), defended()
     with model.seeded(9):
-        inside = model(X)
-        with model.fixed_noise(), model.seeded(9):
-            assert torch.equal(model(X), inside)
+        first = model(X)
+        with model.fixed_noise():
+            fixed = model(X)
+            with model.seeded(9):
+                assert torch.equal(model(X), fixed)
+    with model.seeded(9):
+        assert torch.equal(model(X), first)
 
     assert torch.equal(model(X), twin(X))
 

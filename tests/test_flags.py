@@ -90,6 +90,12 @@ def test_shared_noise_in_a_batch_is_seen(net: nn.Module, honest: DefendedModel) 
     """Raised on a model that declares noise per example and shares it; not on SAP, a plain net or an honest label."""
     shared = SharedNoise(net)
 
+    class PerBatchCoin(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return net(x) * (1 if torch.rand(()) < 0.7 else -1)
+
+    for seed in range(5):
+        assert probes.batch_shared_noise(wrap(PerBatchCoin()), X, seed=seed).state == "raised"
     assert probes.batch_shared_noise(wrap(shared, seed=1), X, seed=1).state == "raised"
     assert probes.batch_shared_noise(wrap(shared, per_example=False, seed=1), X, seed=1).state == "clear"
     assert probes.batch_shared_noise(honest, X, seed=1).state == "clear"
@@ -131,14 +137,14 @@ def test_a_model_that_cannot_be_seeded_is_not_called_clear(net: nn.Module) -> No
 @pytest.mark.parametrize("by_backward", [True, False])
 def test_test_time_optimisation_is_seen(net: nn.Module, honest: DefendedModel, by_backward: bool) -> None:
     """Both ways of asking for a gradient."""
-    assert probes.test_time_optimisation(wrap(Optimising(net, by_backward=by_backward)), X).state == "raised"
-    assert probes.test_time_optimisation(honest, X).state == "clear"
+    assert probes.test_time_optimisation(wrap(Optimising(net, by_backward=by_backward)), X, seed=1).state == "raised"
+    assert probes.test_time_optimisation(honest, X, seed=1).state == "clear"
 
 
 def test_probabilities_instead_of_logits_are_seen(net: nn.Module, honest: DefendedModel) -> None:
     """A warning."""
-    assert probes.softmax_output(wrap(Probabilities(net)), X).state == "raised"
-    assert probes.softmax_output(honest, X).state == "clear"
+    assert probes.softmax_output(wrap(Probabilities(net)), X, seed=1).state == "raised"
+    assert probes.softmax_output(honest, X, seed=1).state == "clear"
 
 
 def test_zero_and_nan_gradients_are_seen(net: nn.Module, honest: DefendedModel) -> None:

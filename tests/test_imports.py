@@ -17,7 +17,7 @@ PACKAGE = Path(sap_art.__file__).parent
 
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
-    "calibration cifar flags memory metrics networks randomness record references threat tiers",
+    "calibration cifar devices flags memory metrics networks randomness record references threat tiers",
     "data store zoo",
     "gradients policies sampling training",
     "sites stochastic",

@@ -67,6 +67,8 @@ def test_paired_intervals_cover_and_see_differences() -> None:
 
     assert found.low < float((base - second).mean()) < found.high
     assert found.low > 0.05
+    error = float((base - second).std(ddof=1)) / 20
+    assert (found.high - found.low) / 2 == pytest.approx(metrics.Z95 * error, rel=0.1)
     same = metrics.paired_difference(base, base[::-1].copy(), seed=3)
     assert same.low < 0 < same.high
     assert metrics.paired_difference(base, second, seed=3) == found
@@ -84,3 +86,25 @@ def test_bad_counts_raise(counts: torch.Tensor) -> None:
     """Integers from 0 to m, at least one image."""
     with pytest.raises(ValueError, match="counts must be"):
         metrics.accuracy(counts, 16)
+
+
+def test_noise_shared_by_all_images_widens_the_interval() -> None:
+    """Coins tossed once a draw for all 64 images: 500 intervals hold .7 in 95 % less what 16 draws cost a bootstrap."""
+    rng = np.random.default_rng(2)
+    hits = narrow = 0
+    for seed in range(500):
+        right = torch.from_numpy(np.repeat(rng.random((16, 1)) < 0.7, 64, axis=1))
+        found = metrics.shared_noise_accuracy(right, seed=seed)
+        plain = metrics.accuracy(right.sum(0), 16)
+        hits += found.low <= 0.7 <= found.high
+        narrow += plain.low <= 0.7 <= plain.high
+
+    assert hits / 500 > 0.85
+    assert narrow / 500 < 0.5
+
+
+def test_deterministic_images_are_a_plain_proportion() -> None:
+    """Always right or always wrong: Wilson's interval over images."""
+    correct = torch.tensor([16] * 40 + [0] * 24)
+
+    assert metrics.accuracy(correct, 16) == metrics.proportion(40, 64)

@@ -8,6 +8,7 @@ import pytest
 import reference
 import torch
 
+from sap_art import sampling
 from sap_art.sampling import MAX_EXACT_DRAWS, METHODS, keep_probability, keep_scale, keep_set
 
 ROWS = 200_000
@@ -124,8 +125,18 @@ def test_a_unit_of_weight_zero_is_never_kept(generator: torch.Generator) -> None
     assert not keep_set(weights, 3, generator)[:, [0, 2, 4]].any()
 
 
-def test_one_row_s_uniforms_do_not_move_with_another_row_s_weights(generator: torch.Generator) -> None:
-    """With fixed noise an image keeps its uniforms: units far from their threshold stay where they are."""
+def test_no_row_keeps_more_units_than_it_has_draws(generator: torch.Generator) -> None:
+    """A row that overshoots is drawn afresh: 50 draws among 20,000 units would else give up to 60."""
+    size = keep_set(torch.ones(2000, 20_000), 50, generator).sum(1)
+
+    assert size.max() == 50
+
+
+def test_one_row_s_uniforms_do_not_move_with_another_row_s_weights(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fixed noise an image keeps its uniforms, also in the next chunk of rows."""
+    monkeypatch.setattr(sampling, "_CHUNK", 30_000)
     weights = torch.rand(300, 1000, generator=generator)
     changed = weights.clone()
     changed[0] = changed[0].flip(0)

@@ -41,4 +41,7 @@ def _corner(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tenso
 @torch.no_grad()
 def _margins(view: AttackerView, x: Tensor, y: Tensor) -> Tensor:
     rows = max(1, (view.max_batch or default_max_batch(x.device)) // view.draws)
-    return torch.cat([margin(view.logits(x[i : i + rows]), y[i : i + rows]) for i in range(0, len(x), rows)])
+    margins = torch.cat([margin(view.logits(x[i : i + rows]), y[i : i + rows]) for i in range(0, len(x), rows)])
+    if not torch.isfinite(margins).all():
+        raise FloatingPointError("the model answers random noise with NaN or inf logits: the attack cannot proceed")
+    return margins

@@ -63,10 +63,11 @@ def eps_text(eps: float) -> str:
 
 
 def _footnote(record: Record) -> str:
+    random = f" Random forward pass ({record.defence.spec}), so not eligible for RobustBench's main table."
     return html.escape(
         f"{record.protocol}, tier {record.tier}: {record.norm} adversary who knows weights and law of the randomness "
-        f"but not the draw; scored on fresh draws of {record.data.n} images. "
-        f"Random forward pass ({record.defence.spec}), so not eligible for RobustBench's main table."
+        f"but not the draw; scored on fresh draws of {record.data.n} images."
+        + ("" if record.defence.spec == "none" else random)
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sap_art.policies import parse_policy
+from sap_art.references import public_name
 from sap_art.threat import ThreatModel
 from sap_art.tiers import TIERS
 
@@ -29,9 +30,9 @@ class SuiteEntry:
     @property
     def name(self) -> str:
         """File name of the record: letters, digits, dot, dash and underscore."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.model}:{self.policy}" if self.policy else self.model).strip(
-            "-."
-        )
+        model = public_name(self.model)
+        text = model if self.policy is None else f"{model}:{self.policy}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
 
 @dataclass(frozen=True)
