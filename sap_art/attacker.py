@@ -6,10 +6,11 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from sap_art.foreign import as_stochastic
-from sap_art.stochastic import draw_logits, log_mean_prob
+from sap_art.stochastic import default_max_batch, draw_logits, log_mean_prob
 
 Reduce = Literal["log_mean_prob", "mean_log_prob"]
 
@@ -64,6 +65,10 @@ class AttackerView(nn.Module):
         if self.gradient == "dense":
             return cast(Tensor, cast(nn.Module, self.model.dense)(x)).expand(self.draws, -1, -1)
         return draw_logits(self.model, x, self.draws, gradient=self.gradient, max_batch=self.max_batch)
+
+    def images_per_pass(self, device: torch.device) -> int:
+        """How many images fit into one pass with all their draws."""
+        return max(1, (self.max_batch or default_max_batch(device)) // self.draws)
 
     def forward(self, x: Tensor) -> Tensor:
         return _REDUCE[self.reduce](self.logits(x))

@@ -19,3 +19,9 @@ def derive_seed(seed: int, *labels: object) -> int:
 def make_generator(device: torch.device | str, seed: int, *labels: object) -> torch.Generator:
     """A torch generator on ``device``, seeded by ``derive_seed(seed, *labels)``."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *labels))
+
+
+def spawn_generator(generator: torch.Generator) -> torch.Generator:
+    """A generator of its own on the same device, seeded by one draw of ``generator``."""
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return torch.Generator(device=generator.device).manual_seed(seed)

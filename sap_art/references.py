@@ -83,5 +83,5 @@ def _call(reference: str, module: ModuleType) -> nn.Module:
 
 
 def public_name(reference: str) -> str:
-    """A model's reference without the folders of the machine it was run on: ``/home/me/net.py:f`` -> ``net.py:f``."""
+    """A model's reference without the folders of the machine it ran on: ``some/folder/net.py:f`` -> ``net.py:f``."""
     return re.split(r"[/\\]", reference)[-1]

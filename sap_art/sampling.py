@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from sap_art.randomness import spawn_generator
+
 MAX_EXACT_DRAWS = 2**32
 """Most draws a row that ``multinomial`` makes; the top-up needs memory for a few times their square root."""
 
@@ -126,8 +128,7 @@ def _chunks(h: Tensor, draws: int, generator: torch.Generator, method: str) -> I
     """
     if h.numel() == 0:
         return
-    other = torch.Generator(h.device)
-    other.manual_seed(int(torch.randint(2**62, (), generator=generator, device=h.device)))
+    other = spawn_generator(generator)
     rows = max(1, _CHUNK // h.shape[1]) if h.device.type == "cpu" else len(h)
     for part in h.split(rows):
         p, total = normalise(widen(part).abs())

@@ -149,6 +149,16 @@ def test_unknown_options_and_commands(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "bnech" in capsys.readouterr().err
 
 
+def test_an_output_that_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A folder below a file: status 2 with the system's words, no traceback."""
+    (tmp_path / "file").write_text("mine")
+
+    assert run(monkeypatch, "bench", "--output", str(tmp_path / "file" / "out")) == 2
+    assert "file" in capsys.readouterr().err
+
+
 def test_an_interrupted_run_says_that_it_can_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -457,7 +457,6 @@ def test_download_folder(
 
 def test_download_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Offline there is one error, chained, that says what to do instead."""
-    pytest.importorskip("torchvision", reason="torchvision is not installed")
 
     def refuse(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network in this test")

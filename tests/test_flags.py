@@ -206,6 +206,31 @@ def test_a_few_images_where_transfer_wins_are_seen() -> None:
     assert (found.value or 0.0) < 0
 
 
+def test_two_images_alone_do_not_raise_it() -> None:
+    """Of 64, two are 3 % but may be luck; three are not. Without another net as counterpart there is nothing to say."""
+
+    def found(images: int) -> str:
+        white = torch.zeros(16, 64)
+        white[:, :images] = 1
+        transfer = torch.zeros(16, 64)
+        transfer[:, 20:30] = 1
+        columns = {
+            name: Evaluation(torch.stack([right, 1 - right], -1).log_softmax(-1), torch.zeros(64).long())
+            for name, right in (("w", white), ("t", transfer))
+        }
+        return diagnostics.transfer_beats_white_box(columns, transfer=["t"], white_box=["w"], seed=1).state
+
+    assert (found(2), found(3)) == ("clear", "raised")
+    assert diagnostics.transfer_beats_white_box({}, transfer=[], white_box=["w"], seed=1).state == "clear"
+
+
+def test_probes_do_not_depend_on_the_model_s_own_seed(net: nn.Module) -> None:
+    """So that a record is the same whatever seed a user's model was made with."""
+    models = [DefendedModel(net, SAP(50)) for _ in range(2)]
+
+    assert probes.softmax_output(models[0], X, seed=1) == probes.softmax_output(models[1], X, seed=1)
+
+
 def test_one_step_better_than_many_is_seen() -> None:
     """And absent attacks are not called clear."""
     columns = {"one": column(0.3, seed=1), "many": column(0.7, seed=2)}

@@ -83,3 +83,11 @@ def test_the_coin_keeps_its_accuracy() -> None:
     shares = result.persistent(10)
     assert abs(shares.value - 0.7**10) < 5 * (shares.high - shares.value) / 1.96
     assert result.persistent(1).value == pytest.approx(result.accuracy)
+
+
+def test_the_dense_counterpart_moves_with_the_model() -> None:
+    """To another type or device, and into its state_dict."""
+    model = wrap(noisy(), dense=nn.Linear(3, 2)).double()
+
+    assert model.dense is not None
+    assert {p.dtype for p in model.dense.parameters()} == {torch.float64}

@@ -125,6 +125,9 @@ def test_the_robustbench_export(tmp_path: Path, record: Record) -> None:
     assert found["unreliable"] is True
     assert found["additional_data"] is False
     assert "autoattack_acc" not in found
+    assert "not eligible" in found["footnote"]
+    undefended = replace(record, defence=replace(record.defence, spec="none"))
+    assert "not eligible" not in json.loads(export(undefended, tmp_path).read_text())["footnote"]
     assert {"name", "authors", "venue", "architecture", "link", "dataset", "footnote", "reported"} <= set(found)
 
 

@@ -67,6 +67,7 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is not empty and holds no results of ours"):
             Store.open(tmp_path / name, {})
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "suite.json.part").write_text("killed in the first write")
     Store.open(tmp_path / "empty", {})
 
 

@@ -68,4 +68,4 @@ def test_unknown_suites_are_named() -> None:
 
 def test_entry_names_are_file_names() -> None:
     """Also for a user's own file, whose folders are nobody's business."""
-    assert suites.SuiteEntry("/home/me/my.py:net", "sap:12.5:bernoulli").name == "my.py-net-sap-12.5-bernoulli"
+    assert suites.SuiteEntry("/models/my.py:net", "sap:12.5:bernoulli").name == "my.py-net-sap-12.5-bernoulli"

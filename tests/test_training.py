@@ -134,3 +134,24 @@ def test_the_shipped_checkpoint_is_what_its_card_says() -> None:
     assert card.recipe == {"name": "standard", **RECIPES["standard"].__dict__}
     assert (card.train_images, card.test_images) == (50_000, 10_000)
     assert card.accuracy >= 0.91
+
+
+def test_other_images_and_damaged_states_are_refused(tmp_path: Path) -> None:
+    """Equally many, but not the same; half a file."""
+    x, y = toy(16)
+    train("preact-resnet20", RECIPE, (x, y), seed=1, output=tmp_path)
+    with pytest.raises(ValueError, match="belongs to a run with settings"):
+        train("preact-resnet20", RECIPE, (x.flip(-1), y), seed=1, output=tmp_path)
+    state = tmp_path / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is damaged"):
+        train("preact-resnet20", RECIPE, (x, y), seed=1, output=tmp_path)
+
+
+def test_a_finished_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
+    """Of a run that cannot be resumed; and a device that is not there is said first."""
+    (tmp_path / "preact-resnet20.safetensors").write_bytes(b"mine")
+    for device, message in [("cpu", "is there already"), ("cuda:99", "device 'cuda:99' is not available")]:
+        with pytest.raises(ValueError, match=message):
+            train_and_save("preact-resnet20", "standard", output=tmp_path, source=None, epochs=1, seed=1, device=device)
+    assert (tmp_path / "preact-resnet20.safetensors").read_bytes() == b"mine"

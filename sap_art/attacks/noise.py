@@ -8,7 +8,6 @@ from torch import Tensor
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import margin, prepare
 from sap_art.randomness import derive_seed, make_generator
-from sap_art.stochastic import default_max_batch
 from sap_art.threat import ThreatModel
 
 
@@ -40,7 +39,7 @@ def _corner(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tenso
 
 @torch.no_grad()
 def _margins(view: AttackerView, x: Tensor, y: Tensor) -> Tensor:
-    rows = max(1, (view.max_batch or default_max_batch(x.device)) // view.draws)
+    rows = view.images_per_pass(x.device)
     margins = torch.cat([margin(view.logits(x[i : i + rows]), y[i : i + rows]) for i in range(0, len(x), rows)])
     if not torch.isfinite(margins).all():
         raise FloatingPointError("the model answers random noise with NaN or inf logits: the attack cannot proceed")

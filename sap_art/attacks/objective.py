@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sap_art.attacker import AttackerView
-from sap_art.stochastic import default_max_batch, require_eval
+from sap_art.stochastic import require_eval
 from sap_art.threat import require_images, require_labels
 
 
@@ -64,7 +64,7 @@ def raw_loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str
     """As ``loss_and_gradient``, with whatever comes out; a block of images at a time, so that the draws fit."""
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-    rows = max(1, (view.max_batch or default_max_batch(x.device)) // view.draws)
+    rows = view.images_per_pass(x.device)
     parts = [_block(view, x[i : i + rows], y[i : i + rows], LOSSES[loss]) for i in range(0, max(1, len(x)), rows)]
     return Value(torch.cat([part.loss for part in parts]), torch.cat([part.gradient for part in parts]))
 
