@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sap_art.memory import keep_freed_memory
+from sap_art import process
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -17,7 +17,7 @@ DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main() -> None:
     """Run ``sap-art``; exit status 0 done, 1 an attack failed, 2 bad input, 130 interrupted."""
-    keep_freed_memory()
+    process.prepare()
     try:
         status = app(standalone_mode=False)
     except typer.TyperException as error:

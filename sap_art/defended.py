@@ -85,7 +85,7 @@ class DefendedModel(StochasticModel):
     def _pass(self, x: Tensor, gradient: str) -> Tensor:
         def visit(h: Tensor, site: Site) -> Tensor:
             generator = self.noise.stream(h.device, site.index)
-            return gradients.apply(h, lambda value: self.policy.draw(value, generator), estimator=gradient)
+            return gradients.apply(h, self.policy, generator, estimator=gradient)
 
         with SiteScope(self.net, self.rule, visit) as scope:
             logits = cast(Tensor, self.net(x))

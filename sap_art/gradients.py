@@ -13,28 +13,26 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sap_art.policies.base import Affine
-from sap_art.sampling import widen
-
-Draw = Callable[[Tensor], Affine]
+from sap_art.kernels.weights import widen
+from sap_art.policies import Policy
 
 
-def autograd(h: Tensor, draw: Draw) -> Tensor:
+def autograd(h: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Through the value and through whatever ``scale`` and ``shift`` owe to h."""
-    return draw(h)(h)
+    return policy.draw(h, generator)(h)
 
 
-def frozen(h: Tensor, draw: Draw) -> Tensor:
+def frozen(h: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Scale and shift held constant: the operator of the paper's authors."""
     with torch.no_grad():
-        affine = draw(h)
+        affine = policy.draw(h, generator)
     return affine(h)
 
 
-def bpda(h: Tensor, draw: Draw) -> Tensor:
+def bpda(h: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Identity backward (Athalye et al. 2018, arXiv:1802.00420)."""
     with torch.no_grad():
-        value = draw(h)(h)
+        value = policy(h, generator)
     return cast(Tensor, _StraightThrough.apply(h, value))
 
 
@@ -54,16 +52,18 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0], None
 
 
-RANDOM_ESTIMATORS: dict[str, Callable[[Tensor, Draw], Tensor]] = {"bpda": bpda, "frozen": frozen, "autograd": autograd}
+Estimator = Callable[[Tensor, Policy, torch.Generator], Tensor]
+
+RANDOM_ESTIMATORS: dict[str, Estimator] = {"bpda": bpda, "frozen": frozen, "autograd": autograd}
 ESTIMATORS = (*RANDOM_ESTIMATORS, "dense")
 
 
-def apply(h: Tensor, draw: Draw, *, estimator: str) -> Tensor:
-    """``h * scale + shift`` in h's dtype, with the named estimator's gradient: (B, ...) -> (B, ...).
+def apply(h: Tensor, policy: Policy, generator: torch.Generator, *, estimator: str) -> Tensor:
+    """One draw of the policy in h's dtype, with the named estimator's gradient: (B, ...) -> (B, ...).
 
     Raises:
         ValueError: an estimator that is not one of ``RANDOM_ESTIMATORS``.
     """
     if estimator not in RANDOM_ESTIMATORS:
         raise ValueError(f"unknown gradient estimator {estimator!r}; known: {', '.join(RANDOM_ESTIMATORS)}")
-    return RANDOM_ESTIMATORS[estimator](widen(h), draw).to(h.dtype)
+    return RANDOM_ESTIMATORS[estimator](widen(h), policy, generator).to(h.dtype)

@@ -22,7 +22,7 @@ def test_all_estimators_have_the_value_of_the_draw(estimator: str) -> None:
     draw = torch.Generator().manual_seed(7)
     value = SAP(60)(h.detach(), torch.Generator().manual_seed(7))
 
-    torch.testing.assert_close(apply(h, lambda v: SAP(60).draw(v, draw), estimator=estimator), value, rtol=2e-6, atol=0)
+    torch.testing.assert_close(apply(h, SAP(60), draw, estimator=estimator), value, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("x", [0.05, 0.1, 0.3, 1.0, 2.0, 4.0])
@@ -54,7 +54,7 @@ def _diagonal(estimator: str, h: Tensor, percent: float, n: int) -> Tensor:
     for _ in range(n // 500):
         first = torch.ones(500, 1, requires_grad=True)
         full = torch.cat([first, h[:, 1:].expand(500, -1)], 1)
-        value = apply(full, lambda v: SAP(percent).draw(v, generator), estimator=estimator)[:, 0]
+        value = apply(full, SAP(percent), generator, estimator=estimator)[:, 0]
         out.append(torch.autograd.grad(value.sum(), first)[0][:, 0])
     return torch.cat(out).double()
 
@@ -67,9 +67,7 @@ def _require_mean(samples: Tensor, expected: float) -> None:
 def test_bpda_is_the_gradient_of_the_expected_layer(generator: torch.Generator) -> None:
     """The Jacobian of h -> E[SAP(h)] = h is the identity: so is bpda's, off the diagonal too."""
     h = torch.rand(1, 6, generator=generator)
-    jacobian = torch.autograd.functional.jacobian(
-        lambda v: apply(v, lambda w: SAP(100).draw(w, generator), estimator="bpda")[0], h
-    )
+    jacobian = torch.autograd.functional.jacobian(lambda v: apply(v, SAP(100), generator, estimator="bpda")[0], h)
 
     assert torch.equal(jacobian[:, 0], torch.eye(6))
 
@@ -81,7 +79,7 @@ def test_autograd_is_the_derivative_of_the_value_with_the_mask_held(generator: t
     mask = SAP(100).sample_mask(h, generator)
 
     def value(v: Tensor) -> Tensor:
-        return apply(v, lambda w: SAP(100).draw(w, generator.set_state(state)), estimator="autograd")
+        return apply(v, SAP(100), generator.set_state(state), estimator="autograd")
 
     def explicit(v: Tensor) -> Tensor:
         return mask * v / SAP(100).keep_probability(v)
@@ -95,7 +93,7 @@ def test_autograd_is_the_derivative_of_the_value_with_the_mask_held(generator: t
 def test_unknown_estimators_raise() -> None:
     """Dense is not an expression on one layer."""
     with pytest.raises(ValueError, match="unknown gradient estimator 'dense'; known: bpda, frozen, autograd"):
-        apply(torch.ones(1, 2), lambda v: SAP(100).draw(v, torch.Generator()), estimator="dense")
+        apply(torch.ones(1, 2), SAP(100), torch.Generator(), estimator="dense")
 
 
 @pytest.mark.parametrize("estimator", ["bpda", "frozen", "autograd", "dense"])

@@ -17,9 +17,12 @@ PACKAGE = Path(sap_art.__file__).parent
 
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
-    "calibration cifar devices flags memory metrics networks randomness record references threat tiers",
+    "calibration cifar devices flags metrics networks process randomness record references threat tiers",
     "data store zoo",
-    "gradients policies sampling training",
+    "kernels",
+    "sampling",
+    "policies",
+    "gradients training",
     "sites stochastic",
     "defended foreign",
     "attacker entries evaluation",
@@ -41,6 +44,7 @@ BEYOND_CORE = {
     "cifar": {"torchvision"},
     "cli": {"rich", "typer"},
     "integrations": FIELD,
+    "kernels": {"llvmlite", "numba"},
     "progress": {"rich"},
     "record": {"pydantic"},
     "suites": {"pydantic"},

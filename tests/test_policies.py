@@ -177,7 +177,7 @@ def test_specs_round_trip(spec: str) -> None:
         ("sap:x", "'x' is not a number"),
         ("sap:0", "above 0"),
         ("sap:100:urn", "unknown sampler"),
-        ("sap:1:poisson:3", "must be sap:PERCENT"),
+        ("sap:1:poisson:auto:3", "must be sap:PERCENT"),
     ],
 )
 def test_bad_specs_raise(spec: str, message: str) -> None:

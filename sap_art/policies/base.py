@@ -42,3 +42,7 @@ class Policy(Protocol):
     def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
         """One draw for ``h`` (B, ...)."""
         ...
+
+    def __call__(self, h: Tensor, generator: torch.Generator) -> Tensor:
+        """``draw(h, generator)(h)``, in h's dtype."""
+        ...

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sap_art import sampling
+from sap_art import kernels, sampling
+from sap_art.kernels.weights import normalise, widen
 from sap_art.policies.base import Affine, Where
 
 
@@ -26,19 +27,22 @@ class SAP:
         percent: size of the draw in percent of N; > 0, may exceed 100.
         sampler: ``multinomial`` (the paper's law), ``bernoulli`` (independent units, the same marginals) or
             ``poisson`` (independent units, 1 - exp(-r p)).
+        kernel: how a draw is computed (``sap_art.sampling.keep_set``); equal in law, not in bits.
 
     Raises:
-        ValueError: percent not a finite number above 0, unknown sampler, activations with NaN or inf, or more
+        ValueError: percent not a finite number above 0, unknown sampler or kernel, activations with NaN or inf, or more
             draws than the exact sampler can make.
     """
 
     percent: float = 100.0
     sampler: str = "multinomial"
+    kernel: str = "auto"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.percent) and self.percent > 0):
             raise ValueError(f"SAP's percent must be a finite number above 0, got {self.percent}")
         sampling.check_method(self.sampler)
+        kernels.check_kernel(self.kernel)
 
     @property
     def where(self) -> Where:
@@ -50,7 +54,10 @@ class SAP:
 
     @property
     def spec(self) -> str:
-        return f"sap:{self.percent:g}" + ("" if self.sampler == "multinomial" else f":{self.sampler}")
+        options = [self.sampler, self.kernel]
+        while options and options[-1] in ("multinomial", "auto"):
+            options.pop()
+        return ":".join(["sap", f"{self.percent:g}", *options])
 
     def draws(self, units: int) -> int:
         """r, the number of draws with replacement for an activation map of ``units`` elements."""
@@ -65,19 +72,26 @@ class SAP:
     def sample_mask(self, h: Tensor, generator: torch.Generator) -> Tensor:
         """One draw of the surviving units: (B, ...) -> (B, ...) bool."""
         weights = _weights(h.detach())
-        keep = sampling.keep_set(weights, self.draws(weights.shape[1]), generator, method=self.sampler)
+        draws = self.draws(weights.shape[1])
+        keep = sampling.keep_set(weights, draws, generator, method=self.sampler, kernel=self.kernel)
         return keep.reshape(h.shape)
 
     def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
         """One draw: scale = mask / q (B, ...), shift 0; differentiable in h through q where gradients are on."""
         _require_activations(h)
         flat = h.flatten(1)
-        scale = cast(Tensor, _Scale.apply(flat, self.draws(flat.shape[1]), generator, self.sampler))
+        scale = cast(Tensor, _Scale.apply(flat, self, generator))
         return Affine(scale.reshape(h.shape), 0.0)
 
     def __call__(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        """Pruned and rescaled activations: (B, ...) -> (B, ...), same dtype, mean h."""
-        return self.draw(h, generator)(sampling.widen(h)).to(h.dtype)
+        """Pruned and rescaled activations: (B, ...) -> (B, ...), same dtype, mean h; differentiable like ``draw``."""
+        if torch.is_grad_enabled() and h.requires_grad:
+            return self.draw(h, generator)(widen(h)).to(h.dtype)
+        _require_activations(h)
+        flat = h.flatten(1)
+        draws = self.draws(flat.shape[1])
+        out = sampling.prune(flat, draws, generator, method=self.sampler, kernel=self.kernel)
+        return out.reshape(h.shape).to(h.dtype)
 
 
 class _Scale(torch.autograd.Function):
@@ -89,31 +103,32 @@ class _Scale(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, draws: int, generator: torch.Generator, method: str) -> Tensor:
-        scale = sampling.keep_scale(h, draws, generator, method=method)
+    def forward(ctx: Any, h: Tensor, policy: SAP, generator: torch.Generator) -> Tensor:
+        draws = policy.draws(h.shape[1])
+        scale = sampling.keep_scale(h, draws, generator, method=policy.sampler, kernel=policy.kernel)
         ctx.save_for_backward(h, scale)
-        ctx.draws, ctx.method = draws, method
+        ctx.draws, ctx.method = draws, policy.sampler
         return scale
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor, None, None, None]:
+    ) -> tuple[Tensor, None, None]:
         h, scale = ctx.saved_tensors
-        p, total = sampling.normalise(sampling.widen(h).abs())
+        p, total = normalise(widen(h).abs())
         by_p = gradients[0] * (scale - scale.square()) * ctx.draws
         if ctx.method != "poisson":
             by_p = torch.where(p < 1, by_p / (1 - p), 0)  # a single live unit has q = 1 whatever its size
         # p_j = w_j / S: dp_j / dw_i = (delta_ij - p_j) / S
         by_weight = (by_p - (by_p * p).sum(1, keepdim=True)) / total
-        return (by_weight * h.sign()).to(h.dtype), None, None, None
+        return (by_weight * h.sign()).to(h.dtype), None, None
 
 
 def _weights(h: Tensor) -> Tensor:
     """|h| as rows: (B, ...) -> (B, N), float32 or wider."""
     _require_activations(h)
-    return sampling.widen(h).abs().flatten(1)
+    return widen(h).abs().flatten(1)
 
 
 def _require_activations(h: Tensor) -> None:

@@ -9,7 +9,7 @@ from sap_art.policies.sap import SAP
 
 
 def parse_policy(spec: str) -> Policy:
-    """The policy that ``spec`` names, written NAME:VALUE or NAME:VALUE:OPTION.
+    """The policy that ``spec`` names, written NAME:VALUE with options after further colons.
 
     >>> parse_policy("sap:50:bernoulli")
     SAP(percent=50.0, sampler='bernoulli')
@@ -24,8 +24,8 @@ def parse_policy(spec: str) -> Policy:
 
 
 def _parse_sap(spec: str, arguments: list[str]) -> Policy:
-    if len(arguments) not in (1, 2):
-        raise ValueError(f"policy {spec!r} must be sap:PERCENT or sap:PERCENT:SAMPLER")
+    if len(arguments) not in (1, 2, 3):
+        raise ValueError(f"policy {spec!r} must be sap:PERCENT, sap:PERCENT:SAMPLER or sap:PERCENT:SAMPLER:KERNEL")
     try:
         percent = float(arguments[0])
     except ValueError as error:

@@ -1,0 +1,118 @@
+"""The draw by torch operations: any device, any type, nothing to compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from sap_art.kernels.weights import normalise, not_finite, widen
+from sap_art.randomness import spawn_generator
+
+_MARGIN = 2.0
+"""r' = r - _MARGIN * sqrt(r): about one row in forty overshoots and is drawn afresh."""
+
+_CHUNK = 2**20
+"""Elements that are worked on at a time on a CPU: temporaries stay small, calls stay few."""
+
+Sampler = Callable[[Tensor, int, torch.Generator, torch.Generator], Tensor]
+
+
+def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
+    """Which units are kept: (B, N) -> (B, N) bool."""
+    parts = [keep for keep, _ in _chunks(h, draws, generator, method)]
+    return torch.cat(parts) if parts else torch.zeros_like(h, dtype=torch.bool)
+
+
+def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
+    """keep / q: (B, N) -> (B, N), float32 or wider."""
+    scale = torch.empty_like(h, dtype=torch.promote_types(h.dtype, torch.float32))
+    first = 0
+    for keep, p in _chunks(h, draws, generator, method):
+        q = scale[first : first + len(p)]
+        first += len(p)
+        minus_q = p.mul_(-draws).expm1_() if method == "poisson" else p.neg_().log1p_().mul_(draws).expm1_()
+        # A unit of weight 0 is never kept: 0 / tiny, not 0 / 0.
+        torch.div(keep, minus_q.neg_().clamp_(min=torch.finfo(p.dtype).tiny), out=q)
+    return scale
+
+
+def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
+    """h * keep / q: (B, N) -> (B, N), float32 or wider."""
+    return keep_scale(h, draws, generator, method=method).mul_(h)
+
+
+def _chunks(h: Tensor, draws: int, generator: torch.Generator, method: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """The keep-set and p for the weights |h|, some rows at a time; p is the caller's to overwrite.
+
+    One uniform a unit comes from ``generator``, in order; the rest, whose number depends on the weights, from a second
+    generator, so that a row's uniforms do not move when another row's weights do.
+    """
+    if h.numel() == 0:
+        return
+    other = spawn_generator(generator)
+    rows = max(1, _CHUNK // h.shape[1]) if h.device.type == "cpu" else len(h)
+    for part in h.split(rows):
+        p, total = normalise(widen(part).abs())
+        if not torch.isfinite(total).all():  # a NaN or inf anywhere shows in its row's sum
+            raise not_finite()
+        yield _METHODS[method](p, draws, generator, other), p
+
+
+def _multinomial(p: Tensor, draws: int, generator: torch.Generator, other: torch.Generator) -> Tensor:
+    keep, missing = _first_arrivals(p, draws, generator, other)
+    overshot = (missing < 0).nonzero()[:, 0]
+    if len(overshot):
+        keep[overshot] = _multinomial(p[overshot], draws, other, other)
+    _top_up(keep, p, missing.clamp_(min=0), other)
+    return keep
+
+
+def _first_arrivals(p: Tensor, draws: int, generator: torch.Generator, other: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Steps 1 and 2: the units kept (B, N) and how many draws each row still lacks (B,), negative if too many."""
+    rate = max(0.0, draws - _MARGIN * draws**0.5)
+    slack = _log_uniform(p, generator).add_(p, alpha=rate)
+    keep = slack > 0
+    later = torch.poisson(slack.relu_().sum(1).double(), other)
+    return keep, draws - keep.sum(1) - later.long()
+
+
+def _top_up(keep: Tensor, p: Tensor, missing: Tensor, generator: torch.Generator) -> None:
+    """Step 3: mark ``missing`` (B,) further categorical draws a row in ``keep``, by inverting one CDF of all rows."""
+    cdf = p.view(-1).cumsum(0, dtype=torch.float64)
+    end = cdf[p.shape[1] - 1 :: p.shape[1]]
+    start = torch.cat([end.new_zeros(1), end[:-1]])
+    missing = torch.where(end > start, missing, 0)  # a row of zeros has nothing to draw
+    row = torch.repeat_interleave(torch.arange(len(keep), device=keep.device), missing)
+    uniform = torch.rand(len(row), generator=generator, dtype=torch.float64, device=keep.device)
+    # Rounding must not reach the row's end; `right` steps over units of weight 0.
+    point = torch.minimum(start[row] + uniform * (end - start)[row], torch.nextafter(end, start)[row])
+    keep.view(-1)[torch.searchsorted(cdf, point, right=True)] = True
+
+
+def _bernoulli(p: Tensor, draws: int, generator: torch.Generator, other: torch.Generator) -> Tensor:
+    return _log_uniform(p, generator) > torch.log1p(-p).mul_(draws)
+
+
+def _poisson(p: Tensor, draws: int, generator: torch.Generator, other: torch.Generator) -> Tensor:
+    return _log_uniform(p, generator) > p * -draws
+
+
+def _log_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    """log U, one for each element of ``like``; finite, and without steps near 0.
+
+    A generator's float32 lie on a grid of 2**-24, too coarse for a unit that is kept with probability 1e-7. So U is
+    uniform within its step: in the middle is near enough but for the few U next to 1, whose logarithms are small.
+    """
+    u = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    step = torch.finfo(like.dtype).eps / 2
+    near_one = (u > 1 - 2**-10).view(-1).nonzero()[:, 0]
+    distance = 1 - u.view(-1)[near_one].double()
+    distance -= step * torch.rand(len(near_one), generator=generator, dtype=torch.float64, device=like.device)
+    log = u.add_(step / 2).log_()
+    log.view(-1)[near_one] = torch.log1p(-distance).to(log.dtype)
+    return log
+
+
+_METHODS: dict[str, Sampler] = {"multinomial": _multinomial, "bernoulli": _bernoulli, "poisson": _poisson}
