@@ -70,6 +70,10 @@ class AttackerView(nn.Module):
         """How many images fit into one pass with all their draws."""
         return max(1, (self.max_batch or default_max_batch(device)) // self.draws)
 
+    def limit_images(self, images: int) -> None:
+        """Put at most so many images into a pass from now on: what was found to fit."""
+        self.max_batch = images * self.draws
+
     def forward(self, x: Tensor) -> Tensor:
         return _REDUCE[self.reduce](self.logits(x))
 

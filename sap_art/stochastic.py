@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from sap_art.randomness import make_generator
 
 MAX_BATCH_CPU, MAX_BATCH_GPU = 64, 512
+
+Result = TypeVar("Result")
 
 
 class NoiseSource:
@@ -157,6 +159,22 @@ def draw_logits(
 def default_max_batch(device: torch.device) -> int:
     """Rows a pass: few enough on a CPU for activations to stay near its caches, many on a GPU."""
     return MAX_BATCH_CPU if device.type == "cpu" else MAX_BATCH_GPU
+
+
+def halving(rows: int, work: Callable[[int], Result]) -> Result:
+    """``work(rows)``, begun again with half the rows a pass each time that the GPU runs out of memory.
+
+    Raises:
+        torch.OutOfMemoryError: not even one row fits.
+    """
+    while True:
+        try:
+            return work(rows)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        rows //= 2  # here, where nothing holds the tensors of the failed pass any more
+        torch.cuda.empty_cache()
 
 
 def log_mean_prob(logits: Tensor) -> Tensor:

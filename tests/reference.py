@@ -73,6 +73,22 @@ def coin_data(n: int) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+class SmallMemory(nn.Module):
+    """A net on a GPU with memory for ``rows`` images; ``sizes`` are those that were tried."""
+
+    def __init__(self, net: nn.Module, rows: int) -> None:
+        super().__init__()
+        self.net, self.rows = net, rows
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self.rows:
+            raise torch.OutOfMemoryError(f"no memory for {len(x)} images")
+        out: Tensor = self.net(x)
+        return out
+
+
 class Linear(nn.Module):
     """Two classes, logits (0, w.x + b): the worst perturbation is known in closed form."""
 

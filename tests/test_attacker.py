@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import reference
 import torch
 from torch import Tensor, nn
 
 from sap_art import SAP, AttackerView, DefendedModel
+from sap_art.attacks.objective import loss_and_gradient
 
 X = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -97,3 +99,17 @@ def test_bad_settings_raise() -> None:
         AttackerView(model(), draws=0)
     with pytest.raises(ValueError, match="unknown reduction 'max'"):
         AttackerView(model(), reduce="max")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_gradient_halves_its_batch_once_and_stays_there() -> None:
+    """Three images of five draws where eight rows fit: one image a pass from then on, with all its draws."""
+    small = reference.SmallMemory(model().net, rows=8)
+    view = AttackerView(DefendedModel(small, SAP(80), seed=1), draws=5)
+    y = torch.tensor([0, 1, 2])
+    first = loss_and_gradient(view, X, y, loss="ce")
+    tried = list(small.sizes)
+    loss_and_gradient(view, X, y, loss="ce")
+
+    assert tried == [15, 15, 15, 5, 5, 5]  # 12, 6, 3 images a pass are all three; then one
+    assert small.sizes[6:] == [5, 5, 5]
+    assert first.gradient.flatten(1).any(1).all()

@@ -152,3 +152,17 @@ def test_the_mean_over_draws_has_the_binomial_s_standard_error() -> None:
 
     assert abs(values.mean().item() - 0.9) < 5 * sd / 300**0.5
     assert abs(values.std().item() / sd - 1) < 5 / (2 * 299) ** 0.5
+
+
+def test_scoring_halves_its_batch_until_it_fits() -> None:
+    """And gives what it would have given with that batch from the start; what cannot fit is an error."""
+    small = reference.SmallMemory(model().net, rows=3)
+    policy = SAP(50)
+    result = evaluate(DefendedModel(small, policy), X, Y, draws=4, seed=1, batch_size=12)
+    direct = evaluate(DefendedModel(small.net, policy), X, Y, draws=4, seed=1, batch_size=3)
+
+    assert small.sizes[:3] == [12, 6, 3]
+    assert max(small.sizes[3:]) == 3
+    assert torch.equal(result.draw_log_probabilities, direct.draw_log_probabilities)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory for 1 images"):
+        evaluate(DefendedModel(reference.SmallMemory(small.net, rows=0), policy), X, Y, draws=4, seed=1)

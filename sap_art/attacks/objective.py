@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sap_art.attacker import AttackerView
-from sap_art.stochastic import require_eval
+from sap_art.stochastic import halving, require_eval
 from sap_art.threat import require_images, require_labels
 
 
@@ -64,9 +64,15 @@ def raw_loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str
     """As ``loss_and_gradient``, with whatever comes out; a block of images at a time, so that the draws fit."""
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-    rows = view.images_per_pass(x.device)
-    parts = [_block(view, x[i : i + rows], y[i : i + rows], LOSSES[loss]) for i in range(0, max(1, len(x)), rows)]
-    return Value(torch.cat([part.loss for part in parts]), torch.cat([part.gradient for part in parts]))
+
+    def work(rows: int) -> Value:
+        blocks = zip(x.split(rows), y.split(rows), strict=True) if len(x) else ((x, y),)
+        losses, gradients = zip(*(_block(view, *block, LOSSES[loss]) for block in blocks), strict=True)
+        if rows < view.images_per_pass(x.device):
+            view.limit_images(rows)
+        return Value(torch.cat(losses), torch.cat(gradients))
+
+    return halving(view.images_per_pass(x.device), work)
 
 
 def _block(view: AttackerView, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Value:
