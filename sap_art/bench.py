@@ -16,7 +16,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from sap_art import __version__, data, portfolio, protocol
+from sap_art import __version__, data, kernels, portfolio, protocol
 from sap_art.assemble import to_record
 from sap_art.attacks.cost import count_passes
 from sap_art.devices import require_device
@@ -126,6 +126,7 @@ def _run_info(device: torch.device, *, seconds: float) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "kernel": kernels.describe(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "sap_art": __version__,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Protocol, cast
 
@@ -55,6 +56,11 @@ def check_kernel(name: str) -> None:
         raise ValueError(f"unknown kernel {name!r}; known: {', '.join(KERNELS)}")
     if name == "numba" and not _installed("numba"):
         raise ValueError("the numba kernel needs numba: pip install 'sap-art[fast]', or choose the kernel 'torch'")
+
+
+def describe() -> str:
+    """What ``auto`` takes for float32 on a CPU, with its version: part of what makes a draw's bits."""
+    return f"numba {version('numba')}" if _installed("numba") else f"torch {torch.__version__}"
 
 
 @cache
