@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from sap_art import gradients
+from sap_art.kernels.weights import not_finite
 from sap_art.policies import Policy
 from sap_art.sites import DEFAULT_SITES, Site, SiteRule, SiteScope
 from sap_art.stochastic import StochasticModel, draw_logits, log_mean_prob, log_vote
@@ -94,6 +96,8 @@ class DefendedModel(StochasticModel):
                 f"no activation was met in {type(self.net).__name__}, so {self.policy.spec} would defend nothing; "
                 "name its activations with sites=DEFAULT_SITES.extended(...)"
             )
+        if torch.isnan(logits).any():  # a GPU is not asked after each layer
+            raise not_finite()
         self._sites = scope.sites
         return logits
 

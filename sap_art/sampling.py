@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sap_art.kernels import choose
-from sap_art.kernels.weights import normalise
+from sap_art.kernels.weights import normalise, not_finite
 
 METHODS = ("multinomial", "bernoulli", "poisson")
 """The laws of a draw: exact, independent with the exact marginals, independent with 1 - exp(-r p)."""
@@ -57,23 +57,34 @@ def keep_set(
 
 @torch.no_grad()
 def keep_scale(
-    h: Tensor, draws: int, generator: torch.Generator, *, method: str = "multinomial", kernel: str = "auto"
+    h: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    *,
+    method: str = "multinomial",
+    kernel: str = "auto",
+    multiply: bool = False,
+    wait: bool = True,
 ) -> Tensor:
     """One draw's rescaling keep / q for the weights |h|: (B, N) -> (B, N), float32 or wider, mean 1 where q > 0.
 
     The same draw as ``keep_set`` makes from |h|, the same generator and kernel, and the same errors; without gradient.
+
+    Args:
+        h: activations, of any sign.
+        draws: as for ``keep_set``, like ``generator``, ``method`` and ``kernel``.
+        generator: on the device of ``h``.
+        method: the law.
+        kernel: how it is computed.
+        multiply: give h * keep / q instead, in one go.
+        wait: False for not waiting on a GPU: there, a row with NaN or inf comes out as NaN and raises nothing.
     """
     _check(h, draws, method)
-    return choose(h, kernel).keep_scale(h, draws, generator, method=method)
-
-
-@torch.no_grad()
-def prune(
-    h: Tensor, draws: int, generator: torch.Generator, *, method: str = "multinomial", kernel: str = "auto"
-) -> Tensor:
-    """h * ``keep_scale(h, ...)`` in one go: (B, N) -> (B, N), float32 or wider; without gradient."""
-    _check(h, draws, method)
-    return choose(h, kernel).prune(h, draws, generator, method=method)
+    chosen = choose(h, kernel)
+    out = (chosen.prune if multiply else chosen.keep_scale)(h, draws, generator, method=method)
+    if wait and out.numel() and out[:, 0].isnan().any():
+        raise not_finite()
+    return out
 
 
 def keep_probability(weights: Tensor, draws: int, *, method: str = "multinomial") -> Tensor:

@@ -7,9 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sap_art.kernels import compiled
 from sap_art.policies import SAP, Affine
 
 
@@ -40,6 +43,50 @@ def number_kept(p: Tensor, draws: int) -> tuple[float, float]:
     covariance = pair - missed[:, None] * missed[None]
     covariance.fill_diagonal_(0)
     return (1 - missed).sum().item(), (missed * (1 - missed)).sum().item() + covariance.sum().item()
+
+
+def philox(counter: Sequence[int], key: Sequence[int], rounds: int) -> list[int]:
+    """Philox4x32 in Python's integers, from figure 3 of Salmon et al. 2011."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(rounds):
+        a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b % 2**32, (a >> 32) ^ c3 ^ k1, a % 2**32
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [c0, c1, c2, c3]
+
+
+def first_arrivals(
+    weights: NDArray[np.float64], draws: int, margin: float, row: int, key: tuple[np.uint32, np.uint32]
+) -> tuple[NDArray[np.bool_], int]:
+    """The keep-set of one row by first arrivals in float64, with the kernels' random numbers; and the attempts."""
+    words = (int(key[0]), int(key[1]))
+    attempts = 0
+    while True:
+        slack = max(0.0, draws - margin * math.sqrt(draws)) * weights / weights.sum()
+        slack += np.array(
+            [math.log1p(-(bits // 2 + 0.5) / 2**31) for bits in _bits(len(weights), row, attempts, words)]
+        )
+        keep = slack > 0
+        missing = draws - int(keep.sum()) - compiled.poisson(slack[keep].sum(), (1 << 31) + attempts, row, key)
+        attempts += 1
+        if missing >= 0:
+            break
+    for n in range(missing):
+        high, low, _, _ = philox((n, row, 1 << 30, 0), words, 7)
+        point = (high + (low + 0.5) / 2**32) / 2**32 * weights.sum()
+        keep[np.searchsorted(weights.cumsum(), point, side="right")] = True
+    return keep, attempts
+
+
+def _bits(units: int, row: int, purpose: int, key: tuple[int, int]) -> list[int]:
+    """One number a unit: in each tile of 1,024 the counters' first outputs, then their second ones, and so on."""
+    out: list[int] = []
+    for start in range(0, units, 1024):
+        length = min(1024, units - start)
+        fours = [philox((start // 4 + i, row, purpose, 0), key, 7) for i in range((length + 3) // 4)]
+        out += [four[k] for k in range(4) for four in fours][:length]
+    return out
 
 
 @dataclass(frozen=True)

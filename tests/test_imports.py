@@ -44,7 +44,7 @@ BEYOND_CORE = {
     "cifar": {"torchvision"},
     "cli": {"rich", "typer"},
     "integrations": FIELD,
-    "kernels": {"llvmlite", "numba"},
+    "kernels": {"llvmlite", "numba", "triton"},
     "progress": {"rich"},
     "record": {"pydantic"},
     "suites": {"pydantic"},

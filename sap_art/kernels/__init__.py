@@ -1,4 +1,4 @@
-"""How a draw is computed: by torch operations anywhere, compiled by numba for CPUs.
+"""How a draw is computed: by torch operations anywhere, compiled by numba for CPUs and by Triton for GPUs.
 
 A kernel is a module with ``keep_set``, ``keep_scale`` and ``prune`` that take rows of weights (B, N), the number of
 draws, a generator and the method, and follow the laws of ``sap_art.sampling``. They agree in law, not in their bits.
@@ -6,6 +6,7 @@ draws, a generator and the method, and follow the laws of ``sap_art.sampling``. 
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
@@ -15,12 +16,19 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-KERNELS = ("auto", "torch", "numba")
+KERNELS = ("auto", "torch", "numba", "triton")
 """Names for users; ``auto`` takes the fastest that is installed and fits."""
 
 
+_MODULES = {"torch": "plain", "numba": "compiled", "triton": "fused"}
+_MISSING = {
+    "numba": "the numba kernel needs numba: pip install 'sap-art[fast]'",
+    "triton": "the triton kernel needs triton, which comes with torch for CUDA on Linux",
+}
+
+
 class Kernel(Protocol):
-    """What a kernel module offers; rows with NaN or inf raise ValueError."""
+    """What a kernel module offers. Rows with NaN or inf raise ValueError; on a GPU they may come out as NaN instead."""
 
     def keep_set(self, h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
         """Which units are kept: (B, N) -> (B, N) bool."""
@@ -42,20 +50,27 @@ def choose(h: Tensor, name: str = "auto") -> Kernel:
         ValueError: unknown name, a kernel that is not installed, or one that cannot take this tensor.
     """
     check_kernel(name)
-    fits = h.device.type == "cpu" and h.dtype != torch.float64
     if name == "auto":
-        name = "numba" if fits and _installed("numba") else "torch"
-    elif name == "numba" and not fits:
-        raise ValueError(f"the numba kernel works on a CPU in float32 or less, got {h.dtype} on {h.device.type}")
+        fitting = (k for k in ("triton", "numba") if _installed(k) and _fits(h, k))
+        return _load(next(fitting, "torch"))
+    if not _fits(h, name):
+        where = "a CPU" if name == "numba" else "a GPU"
+        raise ValueError(f"the {name} kernel works on {where} in float32 or less, got {h.dtype} on {h.device.type}")
     return _load(name)
+
+
+def _fits(h: Tensor, name: str) -> bool:
+    devices = {"numba": ("cpu",), "triton": ("cuda",), "torch": (h.device.type,)}[name]
+    interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    return name == "torch" or (h.dtype != torch.float64 and (h.device.type in devices or interpreted))
 
 
 def check_kernel(name: str) -> None:
     """Raise ValueError for a name that is not in ``KERNELS`` or whose library is not installed."""
     if name not in KERNELS:
         raise ValueError(f"unknown kernel {name!r}; known: {', '.join(KERNELS)}")
-    if name == "numba" and not _installed("numba"):
-        raise ValueError("the numba kernel needs numba: pip install 'sap-art[fast]', or choose the kernel 'torch'")
+    if name not in ("auto", "torch") and not _installed(name):
+        raise ValueError(f"{_MISSING[name]}, or choose the kernel 'torch'")
 
 
 def describe() -> str:
@@ -70,5 +85,4 @@ def _installed(package: str) -> bool:
 
 @cache
 def _load(name: str) -> Kernel:
-    module = {"torch": "sap_art.kernels.plain", "numba": "sap_art.kernels.compiled"}[name]
-    return cast(Kernel, import_module(module))
+    return cast(Kernel, import_module(f"sap_art.kernels.{_MODULES[name]}"))

@@ -36,6 +36,7 @@ from sap_art.kernels.lanes import (
     u32,
     uniform,
 )
+from sap_art.kernels.law import Exponents, exponents
 from sap_art.kernels.weights import not_finite, widen
 
 MARGIN = 1.5
@@ -50,26 +51,11 @@ _FIRST_ARRIVALS, _TOP_UP, _LATER_ARRIVALS = 0, 1 << 30, 1 << 31  # purposes; the
 _compile = partial(njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
 
 
-class Law(NamedTuple):
-    """Exponents, in terms of p and l = -log(1 - p): kept if E < a p + b l, and 1 - q = exp(-(c p + d l))."""
-
-    a: np.float32
-    b: np.float32
-    c: np.float32
-    d: np.float32
-
-
 class Task(NamedTuple):
     """``draws`` in all, 0 where units are independent; whether the result is h * keep / q or keep / q."""
 
     draws: int
     multiply: bool
-
-
-def _law(draws: int, method: str) -> Law:
-    rate = max(0.0, draws - MARGIN * math.sqrt(draws))
-    laws = {"multinomial": (rate, 0, 0, draws), "bernoulli": (0, draws, 0, draws), "poisson": (draws, 0, draws, 0)}
-    return Law(*(np.float32(value) for value in laws[method]))
 
 
 def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
@@ -92,8 +78,9 @@ def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, mul
     out = torch.empty_like(source)
     seed = int(torch.randint(2**62, (), generator=generator))
     key = (np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32))
+    law = Exponents._make(map(f32, exponents(draws, method, margin=MARGIN)))
     task = Task(draws if method == "multinomial" else 0, multiply)
-    work = partial(_draw_rows, source.numpy(), out.numpy(), _law(draws, method), task, key)
+    work = partial(_draw_rows, source.numpy(), out.numpy(), law, task, key)
     if not all(_in_threads(work, rows=len(h), elements=h.numel())):
         raise not_finite()
     return out
@@ -117,7 +104,7 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 @_compile()
-def _draw_rows(h: Any, out: Any, law: Law, task: Task, key: Any, first: int, last: int) -> bool:
+def _draw_rows(h: Any, out: Any, law: Exponents, task: Task, key: Any, first: int, last: int) -> bool:
     """Rows first to last; False if one is not finite."""
     sums = np.empty((h.shape[1] + _BLOCK - 1) // _BLOCK, f32)
     for row in range(first, last):
@@ -134,7 +121,7 @@ def _draw_rows(h: Any, out: Any, law: Law, task: Task, key: Any, first: int, las
 
 @_compile()
 def _draw_row(
-    h: Any, scale: Any, law: Law, draws: int, sums: Any, total: float, largest: float, row: int, key: Any
+    h: Any, scale: Any, law: Exponents, draws: int, sums: Any, total: float, largest: float, row: int, key: Any
 ) -> None:
     attempt = 0
     while True:
@@ -185,7 +172,7 @@ def _minus_log_complement_of_small(p: Any) -> Any:
 
 def _make_arrivals(minus_log_complement: Any) -> Any:
     @njit(inline="always")
-    def unit(weight: Any, bits: Any, total: Any, law: Law) -> Any:
+    def unit(weight: Any, bits: Any, total: Any, law: Exponents) -> Any:
         """How far the first arrival lies before time 1 (0 if after), and 1 / q with a minus unless it is kept."""
         p = abs(weight) / total
         minus_log = minus_log_complement(p)
@@ -194,7 +181,7 @@ def _make_arrivals(minus_log_complement: Any) -> Any:
         return slack, (inverse if slack > f32(0) else -inverse)
 
     @_compile(fastmath={"contract"})
-    def arrivals(h: Any, scale: Any, law: Law, total: Any, attempt: int, row: int, key: Any) -> Any:
+    def arrivals(h: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: int, key: Any) -> Any:
         """Steps 1 and 2 for one row: the number kept and the mean number of later arrivals."""
         bits = np.empty(_TILE, u32)
         kept, later = 0, 0.0

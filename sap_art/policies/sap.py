@@ -30,8 +30,8 @@ class SAP:
         kernel: how a draw is computed (``sap_art.sampling.keep_set``); equal in law, not in bits.
 
     Raises:
-        ValueError: percent not a finite number above 0, unknown sampler or kernel, activations with NaN or inf, or more
-            draws than the exact sampler can make.
+        ValueError: percent not a finite number above 0, unknown sampler or kernel, activations with NaN or inf (on a
+            GPU they give NaN instead, and ``DefendedModel`` raises), or more draws than the exact sampler can make.
     """
 
     percent: float = 100.0
@@ -89,9 +89,13 @@ class SAP:
             return self.draw(h, generator)(widen(h)).to(h.dtype)
         _require_activations(h)
         flat = h.flatten(1)
-        draws = self.draws(flat.shape[1])
-        out = sampling.prune(flat, draws, generator, method=self.sampler, kernel=self.kernel)
+        out = self.keep_scale(flat, generator, multiply=True)
         return out.reshape(h.shape).to(h.dtype)
+
+    def keep_scale(self, h: Tensor, generator: torch.Generator, *, multiply: bool = False) -> Tensor:
+        """keep / q of one draw, or h times it: (B, N) -> (B, N), float32 or wider, without gradient."""
+        draws, method, kernel = self.draws(h.shape[1]), self.sampler, self.kernel
+        return sampling.keep_scale(h, draws, generator, method=method, kernel=kernel, multiply=multiply, wait=False)
 
 
 class _Scale(torch.autograd.Function):
@@ -104,10 +108,9 @@ class _Scale(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, policy: SAP, generator: torch.Generator) -> Tensor:
-        draws = policy.draws(h.shape[1])
-        scale = sampling.keep_scale(h, draws, generator, method=policy.sampler, kernel=policy.kernel)
+        scale = policy.keep_scale(h, generator)
         ctx.save_for_backward(h, scale)
-        ctx.draws, ctx.method = draws, policy.sampler
+        ctx.draws, ctx.method = policy.draws(h.shape[1]), policy.sampler
         return scale
 
     @staticmethod

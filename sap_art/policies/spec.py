@@ -12,7 +12,7 @@ def parse_policy(spec: str) -> Policy:
     """The policy that ``spec`` names, written NAME:VALUE with options after further colons.
 
     >>> parse_policy("sap:50:bernoulli")
-    SAP(percent=50.0, sampler='bernoulli')
+    SAP(percent=50.0, sampler='bernoulli', kernel='auto')
 
     Raises:
         ValueError: unknown name, a value that is not a number, or one that the policy refuses.

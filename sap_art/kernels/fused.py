@@ -1,0 +1,223 @@
+"""The draw on a GPU, in one Triton kernel: one program a row sums, draws, tops up and rescales.
+
+The same first arrivals as in ``compiled`` and the same Philox numbers (key from the generator; counter of unit, row and
+purpose), so the two kernels decide alike but for the last bit of a logarithm. Nothing waits for the device: the key
+stays on it, and a row with NaN or inf comes out as NaN. With TRITON_INTERPRET=1 it also runs on a CPU, for tests.
+"""
+
+# pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+# pyright: reportOptionalSubscript=false, reportPrivateImportUsage=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sap_art.kernels.law import exponents
+from sap_art.kernels.weights import not_finite
+
+MARGIN = 3.0
+"""r' = r - MARGIN * sqrt(r): one row in 700 is drawn afresh, and further draws are made side by side anyway."""
+
+_LANES = tl.constexpr(256)  # a tile is four times as many units: one Philox counter serves four
+_BLOCK = tl.constexpr(16)  # units that share a partial sum, for the top-up
+_FIRST_ARRIVALS, _TOP_UP, _LATER_ARRIVALS = tl.constexpr(0), tl.constexpr(1 << 30), tl.constexpr(1 << 31)
+_ROUNDS = tl.constexpr(7)
+
+
+def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
+    """Which units are kept: (B, N) -> (B, N) bool; waits for the device and raises for NaN and inf."""
+    scale = keep_scale(h, draws, generator, method=method)
+    if scale.numel() and scale[:, 0].isnan().any():
+        raise not_finite()
+    return scale > 0
+
+
+def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
+    """keep / q: (B, N) float32 or half -> (B, N) float32."""
+    return _draw(h, draws, generator, method=method, multiply=False)
+
+
+def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
+    """h * keep / q: (B, N) float32 or half -> (B, N) float32."""
+    return _draw(h, draws, generator, method=method, multiply=True)
+
+
+def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool) -> Tensor:
+    h = h.detach().contiguous()
+    rows, units = h.shape
+    out = torch.empty(rows, units, device=h.device)
+    if h.numel() == 0:
+        return out
+    blocks = triton.cdiv(units, _BLOCK.value)
+    sums = torch.empty(rows, blocks, dtype=torch.float64, device=h.device)
+    seed = torch.randint(2**62, (1,), generator=generator, device=h.device)
+    exact = draws if method == "multinomial" else 0
+    law = exponents(draws, method, margin=MARGIN)
+    _draw_row[(rows,)](h, out, sums, seed, units, blocks, exact, *law, blocks.bit_length(), multiply=multiply)
+    return out
+
+
+@triton.jit
+def _minus_log(v, u):
+    """-log u from u and v = 1 - u, float32: a series for small v, else the logarithm with u's rounding undone."""
+    series = v * (1 + v * (1 / 2 + v * (1 / 3 + v * (1 / 4 + v * (1 / 5)))))
+    rounding = tl.where(v < 0.5, ((1 - u) - v) / u, 0.0)
+    return tl.where(v < 1 / 32, series, -tl.log(u) - rounding)
+
+
+@triton.jit
+def _inverse_probability(p, c, d):
+    """1 / q with 1 - q = exp(-(c p - d log(1 - p))), float32."""
+    x = c * p + d * _minus_log(p, tl.maximum(1 - p, 1e-38))
+    series = x * (1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5))))
+    return 1 / tl.maximum(tl.where(x < 1 / 16, series, 1 - tl.exp(-x)), 1.2e-38)
+
+
+@triton.jit
+def _uniform(n, purpose, row, key):
+    """The n-th float64 in (0, 1) of a stream, from 64 random bits."""
+    high, low, _, _ = tl.philox(key, n.to(tl.uint32), row, purpose, n.to(tl.uint32) * 0, n_rounds=_ROUNDS)
+    return (high.to(tl.float64) + (low.to(tl.float64) + 0.5) * 2.3283064365386963e-10) * 2.3283064365386963e-10
+
+
+@triton.jit
+def _log_factorial(k):
+    """log k! by Stirling's series at k + 9, float64."""
+    z = k + 9.0
+    product = (k + 1) * (k + 2) * (k + 3) * (k + 4) * (k + 5) * (k + 6) * (k + 7) * (k + 8)
+    series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * z * z)) / (z * z)) / (z * z)) / z
+    return (z - 0.5) * tl.log(z) - z + 0.9189385332046727 + series - tl.log(product)
+
+
+@triton.jit
+def _poisson(mean, purpose, row, key):
+    """A Poisson number, int64: products of uniforms below 10, else transformed rejection (Hörmann 1993, PTRS)."""
+    n = tl.full((), 0, tl.int64)
+    result = tl.full((), -1, tl.int64)
+    if mean < 10:
+        product = _uniform(n, purpose, row, key)
+        end = tl.exp(-mean)
+        while product > end:
+            n += 1
+            product *= _uniform(n, purpose, row, key)
+        result = n
+    else:
+        b = 0.931 + 2.53 * tl.sqrt(mean)
+        a = -0.059 + 0.02483 * b
+        while result < 0:
+            u = _uniform(n, purpose, row, key) - 0.5
+            v = _uniform(n + 1, purpose, row, key)
+            n += 2
+            distance = 0.5 - tl.abs(u)
+            count = tl.floor((2 * a / distance + b) * u + mean + 0.43)
+            inside = (distance >= 0.07) & (v <= 0.9277 - 3.6224 / (b - 2))
+            possible = (count >= 0) & ((distance >= 0.013) | (v <= distance))
+            safe = tl.maximum(count, 0.0)
+            bound = safe * tl.log(mean) - mean - _log_factorial(safe)
+            accepted = tl.log(v * (1.1239 + 1.1328 / (b - 3.4)) / (a / (distance * distance) + b)) <= bound
+            result = tl.where(inside | (possible & accepted), count.to(tl.int64), result)
+    return result
+
+
+@triton.jit
+def _sum_row(h, sums, units, blocks):
+    """Running sums of |h| over blocks, stored; the row's total, float64."""
+    total = tl.full((), 0, tl.float64)
+    for start in range(0, units, 4 * _LANES):
+        j = start + tl.arange(0, 4 * _LANES)
+        weights = tl.abs(tl.load(h + j, mask=j < units, other=0).to(tl.float32))
+        parts = tl.sum(tl.reshape(weights, (4 * _LANES // _BLOCK, _BLOCK)), axis=1).to(tl.float64)
+        block = start // _BLOCK + tl.arange(0, 4 * _LANES // _BLOCK)
+        tl.store(sums + block, total + tl.cumsum(parts, 0), mask=block < blocks)
+        total += tl.sum(parts, 0)
+    return total
+
+
+@triton.jit
+def _arrive(h, out, j, live, bits, total, a, b, c, d, multiply):
+    """First arrivals of some units: the number kept and the mean number of later arrivals."""
+    weight = tl.load(h + j, mask=live, other=0).to(tl.float32)
+    p = tl.abs(weight) / total
+    k = (bits >> 1).to(tl.int32)
+    below = (k.to(tl.float32) + 0.5) * 4.656612873077393e-10
+    above = ((2147483647 - k).to(tl.float32) + 0.5) * 4.656612873077393e-10
+    slack = a * p + b * _minus_log(p, tl.maximum(1 - p, 1e-38)) - _minus_log(below, above)
+    keep = live & (slack > 0)
+    scale = tl.where(keep, _inverse_probability(p, c, d), 0.0)
+    tl.store(out + j, scale * weight if multiply else scale, mask=live)
+    return tl.sum(keep.to(tl.int64), 0), tl.sum(tl.where(keep, slack, 0.0), 0).to(tl.float64)
+
+
+@triton.jit
+def _top_up(h, out, sums, units, blocks, missing, total, c, d, steps, row, key, multiply):
+    """Keep ``missing`` further categorical draws: a search among the blocks, then a walk through one."""
+    end = tl.load(sums + blocks - 1)
+    for first in range(0, missing, _LANES):
+        n = first + tl.arange(0, _LANES)
+        live = n < missing
+        point = _uniform(n, _TOP_UP, row, key) * end
+        low, high = n * 0, n * 0 + blocks - 1
+        for _ in range(steps):
+            middle = (low + high) // 2
+            passed = tl.load(sums + middle) <= point
+            high = tl.where(passed, high, middle)
+            low = tl.where(passed, tl.minimum(middle + 1, high), low)
+        start = tl.load(sums + low - 1, mask=low > 0, other=0.0)
+        rest = (point - start).to(tl.float32)
+        running, chosen, found = rest * 0, low * _BLOCK, low < 0
+        weight = rest * 0
+        for k in range(_BLOCK):
+            j = low * _BLOCK + k
+            here = tl.load(h + j, mask=j < units, other=0).to(tl.float32)
+            running += tl.abs(here)
+            take = (here != 0) & ~found  # the last unit that has weight, if rounding left the point beyond all
+            chosen, weight = tl.where(take, j, chosen), tl.where(take, here, weight)
+            found = found | (running > rest)
+        scale = _inverse_probability(tl.abs(weight) / total, c, d)
+        tl.store(out + chosen, scale * weight if multiply else scale, mask=live & (weight != 0))
+
+
+@triton.jit
+def _draw_row(h, out, sums, seed, units, blocks, draws, a, b, c, d, steps, multiply: tl.constexpr):
+    """One row; ``draws`` is 0 where units are independent, ``a`` to ``d`` are the law's exponents."""
+    row = tl.program_id(0)
+    h, out, sums = h + row.to(tl.int64) * units, out + row.to(tl.int64) * units, sums + row.to(tl.int64) * blocks
+    key = tl.load(seed)
+    total = _sum_row(h, sums, units, blocks)
+    total32 = total.to(tl.float32)
+    attempt = tl.full((), 0, tl.int64)
+    missing = tl.full((), -1, tl.int64)
+    if (total == 0) | ~(total < float("inf")):
+        missing += 1
+        for start in range(0, units, _LANES):
+            j = start + tl.arange(0, _LANES)
+            nothing = tl.where(total == 0, 0.0, float("nan")).to(tl.float32)
+            tl.store(out + j, nothing + tl.zeros((_LANES,), tl.float32), mask=j < units)
+    while missing < 0:
+        kept = tl.full((), 0, tl.int64)
+        later = tl.full((), 0, tl.float64)
+        for start in range(0, units, 4 * _LANES):
+            length = tl.minimum(units - start, 4 * _LANES)
+            lanes = (length + 3) // 4
+            i = tl.arange(0, _LANES)
+            counter = (start // 4 + i).to(tl.uint32)
+            purpose = (attempt + _FIRST_ARRIVALS).to(tl.uint32)
+            b0, b1, b2, b3 = tl.philox(key, counter, row, purpose, counter * 0, n_rounds=_ROUNDS)
+            for k in tl.static_range(4):
+                bits = b0 if k == 0 else (b1 if k == 1 else (b2 if k == 2 else b3))
+                place = k * lanes + i
+                live = (i < lanes) & (place < length)
+                count, excess = _arrive(h, out, start + place, live, bits, total32, a, b, c, d, multiply)
+                kept += count
+                later += excess
+        missing += 1
+        if draws > 0:
+            missing = draws - kept - _poisson(later, (attempt + _LATER_ARRIVALS).to(tl.uint32), row, key)
+        attempt += 1
+    tl.debug_barrier()
+    if missing > 0:
+        _top_up(h, out, sums, units, blocks, missing, total32, c, d, steps, row, key, multiply)
