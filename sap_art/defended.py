@@ -86,10 +86,10 @@ class DefendedModel(StochasticModel):
 
     def _pass(self, x: Tensor, gradient: str) -> Tensor:
         def visit(h: Tensor, site: Site) -> Tensor:
-            generator = self.noise.stream(h.device, site.index)
+            generator = self.noise.stream(h.device, len(h), site.index)
             return gradients.apply(h, self.policy, generator, estimator=gradient)
 
-        with SiteScope(self.net, self.rule, visit) as scope:
+        with self.noise.call(), SiteScope(self.net, self.rule, visit) as scope:
             logits = cast(Tensor, self.net(x))
         if not scope.sites:
             raise ValueError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sap_art import metrics
 from sap_art.foreign import as_stochastic
 from sap_art.metrics import Estimate
-from sap_art.stochastic import default_max_batch, draw_logits, halving, log_mean_prob, require_eval
+from sap_art.stochastic import default_max_batch, draw_logits, halving, in_blocks, log_mean_prob, require_eval
 from sap_art.threat import require_images, require_labels
 
 
@@ -104,7 +104,8 @@ def evaluate(
         model: a stochastic model; any other module is run as ``wrap(model)``.
         draws: m, fresh draws an image.
         seed: of these draws; never one that an attack or a selection has used.
-        batch_size: most rows a forward pass; None is ``default_max_batch``. Halved if the GPU's memory is short.
+        batch_size: most rows a forward pass; None is ``default_max_batch``. Halved if the GPU's memory is short. With
+            a kernel that numbers its random numbers (numba, triton) it changes rounding only.
 
     Raises:
         ValueError: images outside [0, 1] or not finite, labels that do not fit, no draws, a model that returns NaN,
@@ -118,10 +119,11 @@ def evaluate(
     stochastic = as_stochastic(model)
 
     def score(rows: int) -> Tensor:
+        def block(part: slice) -> Tensor:
+            return _log_probabilities(draw_logits(stochastic, x[part], draws, max_batch=rows))
+
         with torch.no_grad(), stochastic.seeded(seed):
-            blocks = x.split(rows) if len(x) else (x,)
-            parts = [_log_probabilities(draw_logits(stochastic, block, draws, max_batch=rows)) for block in blocks]
-        return torch.cat(parts, 1)
+            return torch.cat(in_blocks(stochastic, len(x), rows, block), 1)
 
     log_probabilities = halving(batch_size or default_max_batch(x.device), score)
     require_labels(y, len(x), classes=log_probabilities.shape[-1])

@@ -36,26 +36,21 @@ class ForeignModel(StochasticModel):
     def single(self, x: Tensor, *, gradient: str | None = None) -> Tensor:
         if gradient not in (None, "autograd"):
             raise ValueError(f"gradient {gradient!r} is not offered by a wrapped module; offered: {self.estimators}")
-        with self._forked(x.device):
+        with self.noise.call(), self._forked(x):
             return cast(Tensor, self.module(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.single(x)
 
     @contextmanager
-    def _forked(self, device: torch.device) -> Generator[None]:
-        """Within, the global generators run from this model's own; afterwards both sides are as they should be."""
-        cuda = [device] if device.type == "cuda" else []
-        source = self.noise.stream(torch.device("cpu"))
-        cuda_source = [self.noise.stream(device) for device in cuda]
+    def _forked(self, x: Tensor) -> Generator[None]:
+        """Within, the global generators run from this model's noise; afterwards they are as they were."""
+        cuda = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            torch.set_rng_state(source.get_state())
-            for generator in cuda_source:
-                torch.cuda.set_rng_state(generator.get_state(), device)
+            torch.set_rng_state(self.noise.stream(torch.device("cpu"), len(x)).get_state())
+            for device in cuda:
+                torch.cuda.set_rng_state(self.noise.stream(device, len(x)).get_state(), device)
             yield
-            source.set_state(torch.get_rng_state())
-            for generator in cuda_source:
-                generator.set_state(torch.cuda.get_rng_state(device))
 
 
 def wrap(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import torch
 
@@ -25,3 +26,38 @@ def spawn_generator(generator: torch.Generator) -> torch.Generator:
     """A generator of its own on the same device, seeded by one draw of ``generator``."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     return torch.Generator(device=generator.device).manual_seed(seed)
+
+
+class Place(NamedTuple):
+    """What the rows of a pass are: row r is draw ``draw`` + r // ``images`` of image ``image`` + r % ``images``."""
+
+    draw: int
+    image: int
+    images: int
+
+
+class Stream(torch.Generator):
+    """The random numbers of one layer in one pass, for both kinds of consumer.
+
+    Whatever takes numbers in order uses it as a generator. A kernel that numbers its random numbers by ``key``, image
+    and draw gets the same ones however a call is cut into passes.
+    """
+
+    key: int
+    place: Place
+
+
+def make_stream(device: torch.device | str, place: Place, *labels: object) -> Stream:
+    """The stream of a place; ``labels`` name what all passes of the call share, for example seed, call and layer."""
+    stream = Stream(device=device)
+    stream.manual_seed(derive_seed(0, *labels, place.draw, place.image))
+    stream.key, stream.place = derive_seed(0, *labels), place
+    return stream
+
+
+def numbering(generator: torch.Generator, rows: int) -> tuple[int, Place]:
+    """Key and place for a kernel that numbers its random numbers; from a plain generator a key drawn for these rows."""
+    if isinstance(generator, Stream):
+        return generator.key, generator.place
+    key = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return key, Place(0, 0, max(1, rows))

@@ -7,12 +7,12 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sap_art.randomness import make_generator
+from sap_art.randomness import Place, Stream, derive_seed, make_stream
 
 MAX_BATCH_CPU, MAX_BATCH_GPU = 64, 512
 
@@ -20,45 +20,65 @@ Result = TypeVar("Result")
 
 
 class NoiseSource:
-    """One seed, one generator a device; independent of torch's global generator. Copies and pickles continue alike."""
+    """One seed, independent of torch's global generator. Copies and pickles continue alike.
+
+    Each use of the model is a *call* with random numbers of its own. A call may be cut into passes, by draws and by
+    images, and by whatever batch size: its numbers belong to layer, draw and image.
+    """
 
     def __init__(self, seed: int | None) -> None:
         self.reseed(secrets.randbits(63) if seed is None else seed)
 
     def reseed(self, seed: int) -> None:
-        """Start all streams afresh from ``seed``."""
+        """Start afresh from ``seed``."""
         self._seed = seed
-        self._generators: dict[str, torch.Generator] = {}
+        self._calls = 0
         self._fixed: int | None = None
-        self._position = 0
-
-    def generator(self, device: torch.device) -> torch.Generator:
-        """The running generator of ``device``."""
-        key = str(device)
-        if key not in self._generators:
-            self._generators[key] = make_generator(device, self._seed, device.type)
-        return self._generators[key]
-
-    def stream(self, device: torch.device, *labels: object) -> torch.Generator:
-        """The generator for one place in a forward pass: the running one or, under fixed noise, always the same."""
-        if self._fixed is None:
-            return self.generator(device)
-        return make_generator(device, self._fixed, self._position, *labels)
+        self._call: int | None = None
+        self._first_image = 0
+        self._place: Place | None = None
 
     @contextmanager
-    def at(self, position: int) -> Generator[None]:
-        """Within, fixed noise is that of the pass ``position``: several draws of one call differ from each other."""
-        before, self._position = self._position, position
+    def call(self) -> Generator[None]:
+        """Within, all passes are parts of one call; a call within a call is part of it."""
+        if self._call is not None:
+            yield
+            return
+        self._call = self._next() if self._fixed is None else self._fixed
         try:
             yield
         finally:
-            self._position = before
+            self._call = None
+
+    @contextmanager
+    def images_from(self, first: int) -> Generator[None]:
+        """Within, a batch begins with that image of the call."""
+        before, self._first_image = self._first_image, first
+        try:
+            yield
+        finally:
+            self._first_image = before
+
+    @contextmanager
+    def draws_from(self, first: int, images: int) -> Generator[None]:
+        """Within, a pass is of copies of ``images`` images, for draws from that one on."""
+        before, self._place = self._place, Place(first, self._first_image, images)
+        try:
+            yield
+        finally:
+            self._place = before
+
+    def stream(self, device: torch.device, rows: int, *labels: object) -> Stream:
+        """The random numbers of one layer for a pass of ``rows`` rows; only within a call."""
+        assert self._call is not None, "open a call first"
+        place = self._place or Place(0, self._first_image, max(1, rows))
+        return make_stream(device, place, self._call, *labels)
 
     @contextmanager
     def fixed(self) -> Generator[None]:
-        """Within, every stream starts anew at each use; the seed is drawn from the source, so two scopes differ."""
+        """Within, every call has the same random numbers; two such scopes differ."""
         before = self._fixed
-        self._fixed = int(torch.randint(2**62, (), generator=self.generator(torch.device("cpu"))))
+        self._fixed = self._next()
         try:
             yield
         finally:
@@ -69,21 +89,15 @@ class NoiseSource:
         """Within, the source runs from ``seed``, unless its noise is fixed; afterwards it goes on where it was."""
         before = self.__dict__.copy()
         self.reseed(seed)
-        self._fixed, self._position = before["_fixed"], before["_position"]
+        self._fixed = before["_fixed"]
         try:
             yield
         finally:
             self.__dict__.update(before)
 
-    def __getstate__(self) -> dict[str, Any]:
-        states = {device: generator.get_state() for device, generator in self._generators.items()}
-        return {"seed": self._seed, "fixed": self._fixed, "position": self._position, "states": states}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._seed, self._fixed, self._position = state["seed"], state["fixed"], state["position"]
-        self._generators = {device: torch.Generator(device=device) for device in state["states"]}
-        for device, generator in self._generators.items():
-            generator.set_state(state["states"][device])
+    def _next(self) -> int:
+        self._calls += 1
+        return derive_seed(self._seed, "call", self._calls)
 
 
 class StochasticModel(nn.Module, ABC):
@@ -139,21 +153,33 @@ def draw_logits(
     """Independent single draws: (B, ...) -> (draws, B, C).
 
     Copies of the images share a batch of at most ``max_batch`` rows when each row has noise of its own, else the
-    draws are made one by one.
+    draws are made one by one. With a kernel that numbers its random numbers the batch changes rounding only.
     """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     copies = min(draws, (max_batch or default_max_batch(x.device)) // max(1, len(x))) if model.per_example else 1
     copies = max(1, copies)
     parts: list[Tensor] = []
-    for position, first in enumerate(range(0, draws, copies)):
-        count = min(copies, draws - first)
-        with model.noise.at(position):
-            logits = model.single(x.repeat(count, *[1] * (x.ndim - 1)), gradient=gradient)
-        if logits.ndim != 2 or len(logits) != count * len(x):
-            raise ValueError(f"the model must return (B, C) logits, got {tuple(logits.shape)} for B = {count * len(x)}")
-        parts.append(logits.view(count, len(x), logits.shape[-1]))
+    with model.noise.call():
+        for first in range(0, draws, copies):
+            count = min(copies, draws - first)
+            with model.noise.draws_from(first, max(1, len(x))):
+                logits = model.single(x.repeat(count, *[1] * (x.ndim - 1)), gradient=gradient)
+            if logits.ndim != 2 or len(logits) != count * len(x):
+                rows = f"B = {count * len(x)}"
+                raise ValueError(f"the model must return (B, C) logits, got {tuple(logits.shape)} for {rows}")
+            parts.append(logits.view(count, len(x), logits.shape[-1]))
     return torch.cat(parts)
+
+
+def in_blocks(model: StochasticModel, images: int, rows: int, work: Callable[[slice], Result]) -> list[Result]:
+    """``work`` for the images in blocks of ``rows``, all parts of one call of the model; once if there is no image."""
+    results: list[Result] = []
+    with model.noise.call():
+        for first in range(0, max(1, images), rows):
+            with model.noise.images_from(first):
+                results.append(work(slice(first, first + rows)))
+    return results
 
 
 def default_max_batch(device: torch.device) -> int:

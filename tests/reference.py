@@ -68,7 +68,11 @@ def first_arrivals(
             [math.log1p(-(bits // 2 + 0.5) / 2**31) for bits in _bits(len(weights), row, attempts, words)]
         )
         keep = slack > 0
-        missing = draws - int(keep.sum()) - compiled.poisson(slack[keep].sum(), (1 << 31) + attempts, row, key)
+        missing = (
+            draws
+            - int(keep.sum())
+            - compiled.poisson(slack[keep].sum(), (1 << 31) + attempts, (np.uint32(row), np.uint32(0)), key)
+        )
         attempts += 1
         if missing >= 0:
             break

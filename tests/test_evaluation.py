@@ -166,3 +166,14 @@ def test_scoring_halves_its_batch_until_it_fits() -> None:
     assert torch.equal(result.draw_log_probabilities, direct.draw_log_probabilities)
     with pytest.raises(torch.OutOfMemoryError, match="no memory for 1 images"):
         evaluate(DefendedModel(reference.SmallMemory(small.net, rows=0), policy), X, Y, draws=4, seed=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+def test_the_draws_do_not_depend_on_the_batch(batch_size: int) -> None:
+    """Random numbers belong to layer, draw and image: any cut into passes gives the same draws up to rounding."""
+    sap = DefendedModel(model().net, SAP(50, kernel="numba"), seed=1)
+    whole = evaluate(sap, X, Y, draws=7, seed=3, batch_size=6).draw_log_probabilities
+    cut = evaluate(sap, X, Y, draws=7, seed=3, batch_size=batch_size).draw_log_probabilities
+
+    torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-5)
+    assert len(whole[:, 0].unique(dim=0)) == 7

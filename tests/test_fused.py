@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sap_art import SAP, DefendedModel
 from sap_art.kernels import compiled
+from sap_art.randomness import Place
 from sap_art.sampling import METHODS, keep_probability, keep_scale, keep_set
 
 if not sys.platform.startswith("linux"):
@@ -33,7 +34,7 @@ LENGTHS = [1, 3, 17, 100, 1023, 1500, 5000]
 def key_of(generator: torch.Generator) -> tuple[np.uint32, np.uint32]:
     """The Philox key that the next draw will take from the generator, which is left as it was."""
     state = generator.get_state()
-    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     generator.set_state(state)
     return np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32)
 
@@ -82,7 +83,9 @@ def _compiled_scale(h: Tensor, draws: int, method: str, key: tuple[np.uint32, np
     """The compiled kernel's keep / q with this key."""
     source, out = h.float().contiguous(), torch.empty(h.shape)
     law = compiled.Exponents(*map(np.float32, compiled.exponents(draws, method, margin=0.0)))
-    compiled._draw_rows(source.numpy(), out.numpy(), law, compiled.Task(0, multiply=False), key, 0, len(h))
+    compiled._draw_rows(
+        source.numpy(), out.numpy(), law, compiled.Task(0, multiply=False), key, Place(0, 0, len(h)), 0, len(h)
+    )
     return out
 
 
@@ -144,8 +147,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sap_art.kernels import fused
 
-kinds = {{"h": "*fp32", "out": "*fp32", "sums": "*fp64", "seed": "*i64", "draws": "i64", "multiply": "constexpr"}}
-kinds |= {{"units": "i32", "blocks": "i32", "steps": "i32"}}
+kinds = {{"h": "*fp32", "out": "*fp32", "sums": "*fp64", "key": "i64", "draws": "i64", "multiply": "constexpr"}}
+kinds |= dict.fromkeys(["first_draw", "first_image", "images", "units", "blocks", "steps"], "i32")
 signature = {{name: kinds.get(name, "fp32") for name in fused._draw_row.arg_names}}
 for multiply in (True, False):
     source = ASTSource(fn=fused._draw_row, signature=signature, constexprs={{"multiply": multiply}})

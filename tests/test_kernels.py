@@ -11,6 +11,7 @@ import pytest
 import reference
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from scipy import stats
 
 from sap_art.kernels import compiled, lanes
@@ -77,11 +78,16 @@ def test_the_exponential_keeps_its_digits_near_zero() -> None:
     assert np.abs(_one_minus_exp(x) / exact - 1).max() < 3 * 2.0**-23
 
 
+def _poisson_numbers(mean: float, rows: int) -> NDArray[np.int64]:
+    """One for each of the images 0, 1, 2, ..."""
+    return np.array([compiled.poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)])
+
+
 @pytest.mark.parametrize("mean", [0.0, 0.3, 4.0, 9.99, 10.0, 30.0, 250.0])
 def test_the_poisson_number_has_its_law(mean: float) -> None:
     """Each count's frequency over 100,000 draws, within five standard errors; below and above the change of method."""
     rows = 100_000
-    counts = np.array([compiled.poisson(mean, 1 << 31, row, KEY) for row in range(rows)])
+    counts = _poisson_numbers(mean, rows)
     values = np.arange(counts.max() + 2)
     p = stats.poisson.pmf(values, mean)
     seen = np.bincount(counts, minlength=len(values)) / rows
@@ -95,7 +101,9 @@ def test_the_poisson_number_has_its_law(mean: float) -> None:
 def test_the_poisson_number_does_not_underflow_at_large_means(mean: float) -> None:
     """exp(-mean) is 0 there: mean, variance and quantiles over 20,000 draws."""
     rows = 20_000
-    counts = np.array([compiled.poisson(mean, 1 << 31, row, KEY) for row in range(rows)], dtype=np.float64)
+    counts = np.array(
+        [compiled.poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)], dtype=np.float64
+    )
     standardised = (counts - mean) / math.sqrt(mean)
 
     assert abs(standardised.mean()) < 5 / math.sqrt(rows)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sap_art.attacker import AttackerView
-from sap_art.stochastic import halving, require_eval
+from sap_art.stochastic import halving, in_blocks, require_eval
 from sap_art.threat import require_images, require_labels
 
 
@@ -66,13 +66,16 @@ def raw_loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
 
     def work(rows: int) -> Value:
-        blocks = zip(x.split(rows), y.split(rows), strict=True) if len(x) else ((x, y),)
-        losses, gradients = zip(*(_block(view, *block, LOSSES[loss]) for block in blocks), strict=True)
+        def block(part: slice) -> Value:
+            return _block(view, x[part], y[part], LOSSES[loss])
+
+        losses, gradients = zip(*in_blocks(view.model, len(x), rows, block), strict=True)
         if rows < view.images_per_pass(x.device):
             view.limit_images(rows)
         return Value(torch.cat(losses), torch.cat(gradients))
 
-    return halving(view.images_per_pass(x.device), work)
+    with view.model.noise.call():
+        return halving(view.images_per_pass(x.device), work)
 
 
 def _block(view: AttackerView, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Value:

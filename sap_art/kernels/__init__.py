@@ -51,8 +51,8 @@ def choose(h: Tensor, name: str = "auto") -> Kernel:
     """
     check_kernel(name)
     if name == "auto":
-        fitting = (k for k in ("triton", "numba") if _installed(k) and _fits(h, k))
-        return _load(next(fitting, "torch"))
+        name = {"cpu": "numba", "cuda": "triton"}.get(h.device.type, "torch")
+        return _load(name if _installed(name) and h.dtype != torch.float64 else "torch")
     if not _fits(h, name):
         where = "a CPU" if name == "numba" else "a GPU"
         raise ValueError(f"the {name} kernel works on {where} in float32 or less, got {h.dtype} on {h.device.type}")
@@ -60,9 +60,9 @@ def choose(h: Tensor, name: str = "auto") -> Kernel:
 
 
 def _fits(h: Tensor, name: str) -> bool:
-    devices = {"numba": ("cpu",), "triton": ("cuda",), "torch": (h.device.type,)}[name]
     interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-    return name == "torch" or (h.dtype != torch.float64 and (h.device.type in devices or interpreted))
+    device = {"numba": "cpu", "triton": h.device.type if interpreted else "cuda"}
+    return name == "torch" or (h.device.type == device[name] and h.dtype != torch.float64)
 
 
 def check_kernel(name: str) -> None:

@@ -1,8 +1,8 @@
 """The draw on a CPU, compiled by numba: one pass over a row for its sum, one for everything else.
 
 The same first arrivals as in ``plain``, fused: random bits, logarithm, decision and rescaling of a unit never leave
-the registers. Random numbers are Philox with the counter (unit, row, purpose), so the result does not depend on the
-number of threads, and a row's numbers not on other rows.
+the registers. Random numbers are Philox with the counter (unit, image, purpose, draw), so the result does not depend on
+the number of threads or the batch, and a row's numbers not on other rows.
 """
 
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
@@ -38,6 +38,7 @@ from sap_art.kernels.lanes import (
 )
 from sap_art.kernels.law import Exponents, exponents
 from sap_art.kernels.weights import not_finite, widen
+from sap_art.randomness import Place, numbering
 
 MARGIN = 1.5
 """r' = r - MARGIN * sqrt(r): one row in fifteen overshoots and is drawn afresh."""
@@ -76,11 +77,11 @@ def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> 
 def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool) -> Tensor:
     source = widen(h.detach()).contiguous()
     out = torch.empty_like(source)
-    seed = int(torch.randint(2**62, (), generator=generator))
-    key = (np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32))
+    number, place = numbering(generator, len(h))
+    key = (np.uint32(number & 0xFFFFFFFF), np.uint32(number >> 32))
     law = Exponents._make(map(f32, exponents(draws, method, margin=MARGIN)))
     task = Task(draws if method == "multinomial" else 0, multiply)
-    work = partial(_draw_rows, source.numpy(), out.numpy(), law, task, key)
+    work = partial(_draw_rows, source.numpy(), out.numpy(), law, task, key, place)
     if not all(_in_threads(work, rows=len(h), elements=h.numel())):
         raise not_finite()
     return out
@@ -104,24 +105,25 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 @_compile()
-def _draw_rows(h: Any, out: Any, law: Exponents, task: Task, key: Any, first: int, last: int) -> bool:
+def _draw_rows(h: Any, out: Any, law: Exponents, task: Task, key: Any, place: Place, first: int, last: int) -> bool:
     """Rows first to last; False if one is not finite."""
     sums = np.empty((h.shape[1] + _BLOCK - 1) // _BLOCK, f32)
-    for row in range(first, last):
-        total, largest = _block_sums(h[row], sums)
+    for r in range(first, last):
+        total, largest = _block_sums(h[r], sums)
         if not math.isfinite(total):
             return False
         if total == 0:
-            out[row] = 0
+            out[r] = 0
             continue
-        _draw_row(h[row], out[row], law, task.draws, sums, total, largest, row, key)
-        _finish(h[row], out[row], task.multiply)
+        row = (u32(place.image + r % place.images), u32(place.draw + r // place.images))
+        _draw_row(h[r], out[r], law, task.draws, sums, total, largest, row, key)
+        _finish(h[r], out[r], task.multiply)
     return True
 
 
 @_compile()
 def _draw_row(
-    h: Any, scale: Any, law: Exponents, draws: int, sums: Any, total: float, largest: float, row: int, key: Any
+    h: Any, scale: Any, law: Exponents, draws: int, sums: Any, total: float, largest: float, row: Any, key: Any
 ) -> None:
     attempt = 0
     while True:
@@ -181,7 +183,7 @@ def _make_arrivals(minus_log_complement: Any) -> Any:
         return slack, (inverse if slack > f32(0) else -inverse)
 
     @_compile(fastmath={"contract"})
-    def arrivals(h: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: int, key: Any) -> Any:
+    def arrivals(h: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: Any, key: Any) -> Any:
         """Steps 1 and 2 for one row: the number kept and the mean number of later arrivals."""
         bits = np.empty(_TILE, u32)
         kept, later = 0, 0.0
@@ -206,15 +208,15 @@ _arrivals_of_small = _make_arrivals(_minus_log_complement_of_small)
 
 
 @_compile()
-def _fill(bits: Any, lanes: int, start: int, purpose: int, row: int, key: Any) -> None:
+def _fill(bits: Any, lanes: int, start: int, purpose: int, row: Any, key: Any) -> None:
     """Random bits from ``lanes`` counters on: their first outputs, then their second ones, and so on."""
     b0, b1, b2, b3 = bits[:lanes], bits[lanes : 2 * lanes], bits[2 * lanes : 3 * lanes], bits[3 * lanes : 4 * lanes]
     for i in range(lanes):
-        b0[i], b1[i], b2[i], b3[i] = philox((u32(start + i), u32(row), u32(purpose), u32(0)), key)
+        b0[i], b1[i], b2[i], b3[i] = philox((u32(start + i), row[0], u32(purpose), row[1]), key)
 
 
 @_compile()
-def poisson(mean: float, purpose: int, row: int, key: Any) -> int:
+def poisson(mean: float, purpose: int, row: Any, key: Any) -> int:
     """A Poisson number: by products of uniforms below 10, else by Hörmann's transformed rejection (1993, PTRS)."""
     if mean < 10:
         count, product, end = 0, uniform(0, purpose, row, key), math.exp(-mean)
@@ -242,7 +244,7 @@ def poisson(mean: float, purpose: int, row: int, key: Any) -> int:
 
 
 @_compile()
-def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: int, key: Any) -> None:
+def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: Any, key: Any) -> None:
     """Step 3: keep ``missing`` further categorical draws, made in ascending order and placed by the blocks' sums."""
     points = np.empty(missing + 1)  # partial sums of exponentials over their total are sorted uniforms
     _exponentials(points, row, key)
@@ -260,7 +262,7 @@ def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: int,
 
 
 @_compile(fastmath={"contract"})
-def _exponentials(out: Any, row: int, key: Any) -> None:
+def _exponentials(out: Any, row: Any, key: Any) -> None:
     bits = np.empty(len(out) + 3, u32)
     _fill(bits, (len(out) + 3) // 4, 0, _TOP_UP, row, key)
     for i in range(len(out)):

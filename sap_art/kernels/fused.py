@@ -1,8 +1,8 @@
 """The draw on a GPU, in one Triton kernel: one program a row sums, draws, tops up and rescales.
 
-The same first arrivals as in ``compiled`` and the same Philox numbers (key from the generator; counter of unit, row and
-purpose), so the two kernels decide alike but for the last bit of a logarithm. Nothing waits for the device: the key
-stays on it, and a row with NaN or inf comes out as NaN. With TRITON_INTERPRET=1 it also runs on a CPU, for tests.
+The same first arrivals as in ``compiled`` and the same Philox numbers (key from the generator; counter of unit, image,
+purpose and draw), so the two kernels decide alike but for the last bit of a logarithm. Nothing waits for the device: a
+row with NaN or inf comes out as NaN. With TRITON_INTERPRET=1 it also runs on a CPU, for tests.
 """
 
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sap_art.kernels.law import exponents
 from sap_art.kernels.weights import not_finite
+from sap_art.randomness import numbering
 
 MARGIN = 3.0
 """r' = r - MARGIN * sqrt(r): one row in 700 is drawn afresh, and further draws are made side by side anyway."""
@@ -54,10 +55,10 @@ def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, mul
         return out
     blocks = triton.cdiv(units, _BLOCK.value)
     sums = torch.empty(rows, blocks, dtype=torch.float64, device=h.device)
-    seed = torch.randint(2**62, (1,), generator=generator, device=h.device)
+    key, place = numbering(generator, rows)
     exact = draws if method == "multinomial" else 0
     law = exponents(draws, method, margin=MARGIN)
-    _draw_row[(rows,)](h, out, sums, seed, units, blocks, exact, *law, blocks.bit_length(), multiply=multiply)
+    _draw_row[(rows,)](h, out, sums, key, *place, units, blocks, exact, *law, blocks.bit_length(), multiply=multiply)
     return out
 
 
@@ -78,9 +79,9 @@ def _inverse_probability(p, c, d):
 
 
 @triton.jit
-def _uniform(n, purpose, row, key):
+def _uniform(n, purpose, image, draw, key):
     """The n-th float64 in (0, 1) of a stream, from 64 random bits."""
-    high, low, _, _ = tl.philox(key, n.to(tl.uint32), row, purpose, n.to(tl.uint32) * 0, n_rounds=_ROUNDS)
+    high, low, _, _ = tl.philox(key, n.to(tl.uint32), image, purpose, draw, n_rounds=_ROUNDS)
     return (high.to(tl.float64) + (low.to(tl.float64) + 0.5) * 2.3283064365386963e-10) * 2.3283064365386963e-10
 
 
@@ -94,23 +95,23 @@ def _log_factorial(k):
 
 
 @triton.jit
-def _poisson(mean, purpose, row, key):
+def _poisson(mean, purpose, image, draw, key):
     """A Poisson number, int64: products of uniforms below 10, else transformed rejection (Hörmann 1993, PTRS)."""
     n = tl.full((), 0, tl.int64)
     result = tl.full((), -1, tl.int64)
     if mean < 10:
-        product = _uniform(n, purpose, row, key)
+        product = _uniform(n, purpose, image, draw, key)
         end = tl.exp(-mean)
         while product > end:
             n += 1
-            product *= _uniform(n, purpose, row, key)
+            product *= _uniform(n, purpose, image, draw, key)
         result = n
     else:
         b = 0.931 + 2.53 * tl.sqrt(mean)
         a = -0.059 + 0.02483 * b
         while result < 0:
-            u = _uniform(n, purpose, row, key) - 0.5
-            v = _uniform(n + 1, purpose, row, key)
+            u = _uniform(n, purpose, image, draw, key) - 0.5
+            v = _uniform(n + 1, purpose, image, draw, key)
             n += 2
             distance = 0.5 - tl.abs(u)
             count = tl.floor((2 * a / distance + b) * u + mean + 0.43)
@@ -153,13 +154,13 @@ def _arrive(h, out, j, live, bits, total, a, b, c, d, multiply):
 
 
 @triton.jit
-def _top_up(h, out, sums, units, blocks, missing, total, c, d, steps, row, key, multiply):
+def _top_up(h, out, sums, units, blocks, missing, total, c, d, steps, image, draw, key, multiply):
     """Keep ``missing`` further categorical draws: a search among the blocks, then a walk through one."""
     end = tl.load(sums + blocks - 1)
     for first in range(0, missing, _LANES):
         n = first + tl.arange(0, _LANES)
         live = n < missing
-        point = _uniform(n, _TOP_UP, row, key) * end
+        point = _uniform(n, _TOP_UP, image, draw, key) * end
         low, high = n * 0, n * 0 + blocks - 1
         for _ in range(steps):
             middle = (low + high) // 2
@@ -181,12 +182,14 @@ def _top_up(h, out, sums, units, blocks, missing, total, c, d, steps, row, key, 
         tl.store(out + chosen, scale * weight if multiply else scale, mask=live & (weight != 0))
 
 
-@triton.jit
-def _draw_row(h, out, sums, seed, units, blocks, draws, a, b, c, d, steps, multiply: tl.constexpr):
+@triton.jit(do_not_specialize=["key", "first_draw", "first_image", "images"])
+def _draw_row(
+    h, out, sums, key, first_draw, first_image, images, units, blocks, draws, a, b, c, d, steps, multiply: tl.constexpr
+):
     """One row; ``draws`` is 0 where units are independent, ``a`` to ``d`` are the law's exponents."""
     row = tl.program_id(0)
     h, out, sums = h + row.to(tl.int64) * units, out + row.to(tl.int64) * units, sums + row.to(tl.int64) * blocks
-    key = tl.load(seed)
+    image, draw = first_image + row % images, first_draw + row // images
     total = _sum_row(h, sums, units, blocks)
     total32 = total.to(tl.float32)
     attempt = tl.full((), 0, tl.int64)
@@ -206,7 +209,7 @@ def _draw_row(h, out, sums, seed, units, blocks, draws, a, b, c, d, steps, multi
             i = tl.arange(0, _LANES)
             counter = (start // 4 + i).to(tl.uint32)
             purpose = (attempt + _FIRST_ARRIVALS).to(tl.uint32)
-            b0, b1, b2, b3 = tl.philox(key, counter, row, purpose, counter * 0, n_rounds=_ROUNDS)
+            b0, b1, b2, b3 = tl.philox(key, counter, image, purpose, draw, n_rounds=_ROUNDS)
             for k in tl.static_range(4):
                 bits = b0 if k == 0 else (b1 if k == 1 else (b2 if k == 2 else b3))
                 place = k * lanes + i
@@ -216,8 +219,8 @@ def _draw_row(h, out, sums, seed, units, blocks, draws, a, b, c, d, steps, multi
                 later += excess
         missing += 1
         if draws > 0:
-            missing = draws - kept - _poisson(later, (attempt + _LATER_ARRIVALS).to(tl.uint32), row, key)
+            missing = draws - kept - _poisson(later, (attempt + _LATER_ARRIVALS).to(tl.uint32), image, draw, key)
         attempt += 1
     tl.debug_barrier()
     if missing > 0:
-        _top_up(h, out, sums, units, blocks, missing, total32, c, d, steps, row, key, multiply)
+        _top_up(h, out, sums, units, blocks, missing, total32, c, d, steps, image, draw, key, multiply)

@@ -115,6 +115,6 @@ def exponential(bits: Any) -> Any:
 
 @njit(inline="always")
 def uniform(n: Any, purpose: Any, row: Any, key: Any) -> Any:
-    """The n-th float64 in (0, 1) of a stream, from 64 random bits."""
-    high, low, _, _ = philox((u32(n), u32(row), u32(purpose), u32(0)), key)
+    """The n-th float64 in (0, 1) for a row (image, draw), from 64 random bits."""
+    high, low, _, _ = philox((u32(n), row[0], u32(purpose), row[1]), key)
     return (float(high) + (float(low) + 0.5) * 2.0**-32) * 2.0**-32
