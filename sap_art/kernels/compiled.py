@@ -44,12 +44,15 @@ MARGIN = 1.5
 """r' = r - MARGIN * sqrt(r): one row in fifteen overshoots and is drawn afresh."""
 
 _TILE = 1024  # units that are worked on at a time: they stay in the first-level cache; a multiple of four
-_BLOCK = 16  # units that share a partial sum, for the top-up
+_BLOCK = 8  # units that share a partial sum, for the top-up
 _SMALL = 1 << 17  # elements for which a second thread does not pay
 _FIRST_ARRIVALS, _TOP_UP, _LATER_ARRIVALS = 0, 1 << 30, 1 << 31  # purposes; the attempt is added
 
 # Compiled once per machine where the package's folder may be written, else once per process.
 _compile = partial(njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
+
+
+_NOTHING, _NO_MASK = torch.empty(0, 0), torch.empty(0, 0, dtype=torch.bool)
 
 
 class Task(NamedTuple):
@@ -61,30 +64,42 @@ class Task(NamedTuple):
 
 def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
     """Which units are kept: (B, N) -> (B, N) bool."""
-    return keep_scale(h, draws, generator, method=method) > 0
+    keep = torch.empty(h.shape, dtype=torch.bool)
+    _draw(h, draws, generator, method=method, into=(_NOTHING, keep))
+    return keep
 
 
 def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
     """keep / q: (B, N) float32 or half -> (B, N) float32."""
-    return _draw(h, draws, generator, method=method, multiply=False)
+    out = torch.empty(h.shape)
+    _draw(h, draws, generator, method=method, into=(out, _NO_MASK))
+    return out
 
 
 def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
     """h * keep / q: (B, N) float32 or half -> (B, N) float32, without storing keep / q."""
-    return _draw(h, draws, generator, method=method, multiply=True)
+    out = torch.empty(h.shape)
+    _draw(h, draws, generator, method=method, into=(out, _NO_MASK), multiply=True)
+    return out
 
 
-def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool) -> Tensor:
+def _draw(
+    h: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    *,
+    method: str,
+    into: tuple[Tensor, Tensor],
+    multiply: bool = False,
+) -> None:
     source = widen(h.detach()).contiguous()
-    out = torch.empty_like(source)
     number, place = numbering(generator, len(h))
     key = (np.uint32(number & 0xFFFFFFFF), np.uint32(number >> 32))
     law = Exponents._make(map(f32, exponents(draws, method, margin=MARGIN)))
     task = Task(draws if method == "multinomial" else 0, multiply)
-    work = partial(_draw_rows, source.numpy(), out.numpy(), law, task, key, place)
+    work = partial(_draw_rows, source.numpy(), into[0].numpy(), into[1].numpy(), law, task, key, place)
     if not all(_in_threads(work, rows=len(h), elements=h.numel())):
         raise not_finite()
-    return out
 
 
 def _in_threads(work: Callable[[int, int], bool], *, rows: int, elements: int) -> list[bool]:
@@ -105,19 +120,26 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive 
 
 
 @_compile()
-def _draw_rows(h: Any, out: Any, law: Exponents, task: Task, key: Any, place: Place, first: int, last: int) -> bool:
-    """Rows first to last; False if one is not finite."""
+def _draw_rows(
+    h: Any, out: Any, mask: Any, law: Exponents, task: Task, key: Any, place: Place, first: int, last: int
+) -> bool:
+    """Rows first to last into ``out`` or, where that is empty, into ``mask``; False if one is not finite."""
     sums = np.empty((h.shape[1] + _BLOCK - 1) // _BLOCK, f32)
+    scratch = np.empty(h.shape[1] if len(out) == 0 else 0, f32)
     for r in range(first, last):
         total, largest = _block_sums(h[r], sums)
         if not math.isfinite(total):
             return False
-        if total == 0:
-            out[r] = 0
-            continue
         row = (u32(place.image + r % place.images), u32(place.draw + r // place.images))
-        _draw_row(h[r], out[r], law, task.draws, sums, total, largest, row, key)
-        _finish(h[r], out[r], task.multiply)
+        scale = scratch if len(out) == 0 else out[r]
+        if total == 0:
+            scale[:] = 0
+        else:
+            _draw_row(h[r], scale, law, task.draws, sums, total, largest, row, key)
+        if len(out) == 0:
+            _mark_positive(scale, mask[r])
+        else:
+            _drop_negative(h[r], scale, task.multiply)
     return True
 
 
@@ -291,11 +313,17 @@ def _find(h: Any, block: int, point: Any) -> int:
 
 
 @_compile(fastmath={"contract"})
-def _finish(h: Any, out: Any, multiply: bool) -> None:
+def _drop_negative(h: Any, scale: Any, multiply: bool) -> None:
     """Units with a minus were not kept."""
     if multiply:
-        for j in range(len(out)):
-            out[j] = max(out[j], f32(0)) * h[j]
+        for j in range(len(scale)):
+            scale[j] = max(scale[j], f32(0)) * h[j]
     else:
-        for j in range(len(out)):
-            out[j] = max(out[j], f32(0))
+        for j in range(len(scale)):
+            scale[j] = max(scale[j], f32(0))
+
+
+@_compile()
+def _mark_positive(scale: Any, mask: Any) -> None:
+    for j in range(len(scale)):
+        mask[j] = scale[j] > f32(0)

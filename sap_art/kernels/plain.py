@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sap_art.kernels.weights import normalise, not_finite, widen
@@ -15,6 +17,9 @@ _MARGIN = 2.0
 
 _CHUNK = 2**20
 """Elements that are worked on at a time on a CPU: temporaries stay small, calls stay few."""
+
+_BLOCK = 16
+"""Units that share a step of the first CDF of the top-up."""
 
 Sampler = Callable[[Tensor, int, torch.Generator, torch.Generator], Tensor]
 
@@ -79,16 +84,31 @@ def _first_arrivals(p: Tensor, draws: int, generator: torch.Generator, other: to
 
 
 def _top_up(keep: Tensor, p: Tensor, missing: Tensor, generator: torch.Generator) -> None:
-    """Step 3: mark ``missing`` (B,) further categorical draws a row in ``keep``, by inverting one CDF of all rows."""
-    cdf = p.view(-1).cumsum(0, dtype=torch.float64)
-    end = cdf[p.shape[1] - 1 :: p.shape[1]]
+    """Step 3: mark ``missing`` (B,) further categorical draws a row in ``keep``, by inverting one CDF of all rows.
+
+    The CDF is of blocks of ``_BLOCK`` units; a second one, of the block that is found, tells the unit.
+    """
+    units = p.shape[1]
+    padded = F.pad(p, (0, -units % _BLOCK)) if units % _BLOCK else p  # pad copies even if there is nothing to add
+    blocks = padded.unflatten(1, (-1, _BLOCK))
+    size = blocks.sum(2)
+    cdf = size.view(-1).cumsum(0, dtype=torch.float64)
+    end = cdf[size.shape[1] - 1 :: size.shape[1]]
     start = torch.cat([end.new_zeros(1), end[:-1]])
     missing = torch.where(end > start, missing, 0)  # a row of zeros has nothing to draw
     row = torch.repeat_interleave(torch.arange(len(keep), device=keep.device), missing)
     uniform = torch.rand(len(row), generator=generator, dtype=torch.float64, device=keep.device)
-    # Rounding must not reach the row's end; `right` steps over units of weight 0.
-    point = torch.minimum(start[row] + uniform * (end - start)[row], torch.nextafter(end, start)[row])
-    keep.view(-1)[torch.searchsorted(cdf, point, right=True)] = True
+    point = _below(start[row] + uniform * (end - start)[row], end[row])
+    block = torch.searchsorted(cdf, point, right=True)  # `right` steps over what has no weight
+    within = blocks.view(-1, _BLOCK)[block].cumsum(1, dtype=torch.float64)
+    rest = _below((point - cdf[block] + size.view(-1)[block]).clamp(min=0), within[:, -1])
+    unit = (within <= rest[:, None]).sum(1)
+    keep[row, (block - row * size.shape[1]) * _BLOCK + unit] = True
+
+
+def _below(point: Tensor, end: Tensor) -> Tensor:
+    """Points that rounding has not carried to the end."""
+    return torch.minimum(point, torch.nextafter(end, torch.zeros_like(end)))
 
 
 def _bernoulli(p: Tensor, draws: int, generator: torch.Generator, other: torch.Generator) -> Tensor:
@@ -107,12 +127,19 @@ def _log_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     """
     u = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     step = torch.finfo(like.dtype).eps / 2
-    near_one = (u > 1 - 2**-10).view(-1).nonzero()[:, 0]
+    near_one = _indices((u > 1 - 2**-10).view(-1))
     distance = 1 - u.view(-1)[near_one].double()
     distance -= step * torch.rand(len(near_one), generator=generator, dtype=torch.float64, device=like.device)
     log = u.add_(step / 2).log_()
     log.view(-1)[near_one] = torch.log1p(-distance).to(log.dtype)
     return log
+
+
+def _indices(mask: Tensor) -> Tensor:
+    """Where a long and mostly false mask (n,) is true; numpy is ten times faster at it on a CPU."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero()[:, 0]
 
 
 _METHODS: dict[str, Sampler] = {"multinomial": _multinomial, "bernoulli": _bernoulli, "poisson": _poisson}
