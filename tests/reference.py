@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sap_art.kernels import compiled
+from sap_art.kernels.rows import poisson
 from sap_art.policies import SAP, Affine
 
 
@@ -71,7 +71,7 @@ def first_arrivals(
         missing = (
             draws
             - int(keep.sum())
-            - compiled.poisson(slack[keep].sum(), (1 << 31) + attempts, (np.uint32(row), np.uint32(0)), key)
+            - poisson(slack[keep].sum(), (1 << 31) + attempts, (np.uint32(row), np.uint32(0)), key)
         )
         attempts += 1
         if missing >= 0:

@@ -84,7 +84,7 @@ def _compiled_scale(h: Tensor, draws: int, method: str, key: tuple[np.uint32, np
     source, out = h.float().contiguous(), torch.empty(h.shape)
     law = compiled.Exponents(*map(np.float32, compiled.exponents(draws, method, margin=0.0)))
     nothing, task, place = compiled._NO_MASK.numpy(), compiled.Task(0, multiply=False), Place(0, 0, len(h))
-    compiled._draw_rows(source.numpy(), out.numpy(), nothing, law, task, key, place, 0, len(h))
+    compiled.draw_rows(source.numpy(), out.numpy(), nothing, law, task, key, place, 0, len(h))
     return out
 
 

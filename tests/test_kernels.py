@@ -14,8 +14,9 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import stats
 
-from sap_art.kernels import compiled, lanes
-from sap_art.sampling import keep_scale
+from sap_art.kernels import compiled, lanes, plain
+from sap_art.kernels.rows import poisson
+from sap_art.sampling import METHODS, keep_scale
 
 KEY = (np.uint32(0x1234), np.uint32(0x5678))
 
@@ -80,7 +81,7 @@ def test_the_exponential_keeps_its_digits_near_zero() -> None:
 
 def _poisson_numbers(mean: float, rows: int) -> NDArray[np.int64]:
     """One for each of the images 0, 1, 2, ..."""
-    return np.array([compiled.poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)])
+    return np.array([poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)])
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.3, 4.0, 9.99, 10.0, 30.0, 250.0])
@@ -102,7 +103,7 @@ def test_the_poisson_number_does_not_underflow_at_large_means(mean: float) -> No
     """exp(-mean) is 0 there: mean, variance and quantiles over 20,000 draws."""
     rows = 20_000
     counts = np.array(
-        [compiled.poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)], dtype=np.float64
+        [poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)], dtype=np.float64
     )
     standardised = (counts - mean) / math.sqrt(mean)
 
@@ -151,3 +152,21 @@ def test_the_kernel_works_in_a_forked_child(generator: torch.Generator) -> None:
         compiled._in_threads(lambda first, last: True, rows=64, elements=10**6)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("length", [1, 7, 1025, 4096])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_kernels_have_the_same_derivative(
+    length: int, method: str, dtype: torch.dtype, generator: torch.Generator
+) -> None:
+    """Compiled against torch in float64, on rows with zeros, one without weight and one with a single unit."""
+    h = torch.randn(4, length, generator=generator).to(dtype)
+    h[0, ::2], h[1], h[2, 1:] = 0, 0, 0
+    scale = keep_scale(h, length, generator, method=method, kernel="numba")
+    gradient = torch.randn(4, length, generator=generator)
+    seen = compiled.scale_gradient(h, scale, gradient, length, method=method)
+    exact = plain.scale_gradient(h.double(), scale.double(), gradient.double(), length, method=method)
+
+    assert seen.dtype == dtype
+    torch.testing.assert_close(seen.double(), exact, rtol=0.02 if dtype == torch.bfloat16 else 2e-3, atol=1e-5)

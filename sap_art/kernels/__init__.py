@@ -1,7 +1,7 @@
 """How a draw is computed: by torch operations anywhere, compiled by numba for CPUs and by Triton for GPUs.
 
-A kernel is a module with ``keep_set``, ``keep_scale`` and ``prune`` that take rows of weights (B, N), the number of
-draws, a generator and the method, and follow the laws of ``sap_art.sampling``. They agree in law, not in their bits.
+A kernel is a module that takes rows of weights (B, N), the number of draws, a generator and the method, and follows the
+laws of ``sap_art.sampling``. Kernels agree in law, not in their bits.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Kernel(Protocol):
 
     def prune(self, h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
         """h * keep / q: (B, N) -> (B, N), float32 or wider."""
+        ...
+
+    def scale_gradient(self, h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:
+        """The gradient by h of keep / q with the keep-set held, from its own gradient: all (B, N)."""
         ...
 
 

@@ -5,61 +5,31 @@ the registers. Random numbers are Philox with the counter (unit, image, purpose,
 the number of threads or the batch, and a row's numbers not on other rows.
 """
 
-# pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
-# pyright: reportCallIssue=false
-
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from sap_art.kernels.lanes import (
-    TINY,
-    add_in_any_order,
-    exponential,
-    f32,
-    i32,
-    log_complement,
-    one_minus_exp,
-    philox,
-    u32,
-    uniform,
-)
+from sap_art.kernels.derivative import differentiate_rows
+from sap_art.kernels.lanes import f32
 from sap_art.kernels.law import Exponents, exponents
+from sap_art.kernels.rows import Task, draw_rows
 from sap_art.kernels.weights import not_finite, widen
-from sap_art.randomness import Place, numbering
+from sap_art.randomness import numbering
 
 MARGIN = 1.5
 """r' = r - MARGIN * sqrt(r): one row in fifteen overshoots and is drawn afresh."""
 
-_TILE = 1024  # units that are worked on at a time: they stay in the first-level cache; a multiple of four
-_BLOCK = 8  # units that share a partial sum, for the top-up
 _SMALL = 1 << 17  # elements for which a second thread does not pay
-_FIRST_ARRIVALS, _TOP_UP, _LATER_ARRIVALS = 0, 1 << 30, 1 << 31  # purposes; the attempt is added
-
-# Compiled once per machine where the package's folder may be written, else once per process.
-_compile = partial(njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
-
 
 _NOTHING, _NO_MASK = torch.empty(0, 0), torch.empty(0, 0, dtype=torch.bool)
-
-
-class Task(NamedTuple):
-    """``draws`` in all, 0 where units are independent; whether the result is h * keep / q or keep / q."""
-
-    draws: int
-    multiply: bool
 
 
 def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
@@ -83,6 +53,16 @@ def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> 
     return out
 
 
+def scale_gradient(h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:
+    """As in ``plain``, in two passes over a row."""
+    source, out = widen(h.detach()).contiguous(), torch.empty(h.shape)
+    tensors = (source, scale.contiguous(), gradient.detach().contiguous(), out)
+    arrays = tuple(tensor.numpy() for tensor in tensors)
+    work = partial(differentiate_rows, *arrays, f32(draws), method != "poisson")
+    _in_threads(work, rows=len(h), elements=h.numel())
+    return out.to(h.dtype)
+
+
 def _draw(
     h: Tensor,
     draws: int,
@@ -97,7 +77,7 @@ def _draw(
     key = (np.uint32(number & 0xFFFFFFFF), np.uint32(number >> 32))
     law = Exponents._make(map(f32, exponents(draws, method, margin=MARGIN)))
     task = Task(draws if method == "multinomial" else 0, multiply)
-    work = partial(_draw_rows, source.numpy(), into[0].numpy(), into[1].numpy(), law, task, key, place)
+    work = partial(draw_rows, source.numpy(), into[0].numpy(), into[1].numpy(), law, task, key, place)
     if not all(_in_threads(work, rows=len(h), elements=h.numel())):
         raise not_finite()
 
@@ -117,213 +97,3 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
-@_compile()
-def _draw_rows(
-    h: Any, out: Any, mask: Any, law: Exponents, task: Task, key: Any, place: Place, first: int, last: int
-) -> bool:
-    """Rows first to last into ``out`` or, where that is empty, into ``mask``; False if one is not finite."""
-    sums = np.empty((h.shape[1] + _BLOCK - 1) // _BLOCK, f32)
-    scratch = np.empty(h.shape[1] if len(out) == 0 else 0, f32)
-    for r in range(first, last):
-        total, largest = _block_sums(h[r], sums)
-        if not math.isfinite(total):
-            return False
-        row = (u32(place.image + r % place.images), u32(place.draw + r // place.images))
-        scale = scratch if len(out) == 0 else out[r]
-        if total == 0:
-            scale[:] = 0
-        else:
-            _draw_row(h[r], scale, law, task.draws, sums, total, largest, row, key)
-        if len(out) == 0:
-            _mark_positive(scale, mask[r])
-        else:
-            _drop_negative(h[r], scale, task.multiply)
-    return True
-
-
-@_compile()
-def _draw_row(
-    h: Any, scale: Any, law: Exponents, draws: int, sums: Any, total: float, largest: float, row: Any, key: Any
-) -> None:
-    attempt = 0
-    while True:
-        if largest * 32 <= total:
-            kept, later = _arrivals_of_small(h, scale, law, f32(total), attempt, row, key)
-        else:
-            kept, later = _arrivals_of_any(h, scale, law, f32(total), attempt, row, key)
-        if draws == 0:
-            return
-        missing = draws - kept - poisson(later, _LATER_ARRIVALS + attempt, row, key)
-        if missing >= 0:
-            _top_up(h, scale, sums, total, missing, row, key)
-            return
-        attempt += 1
-
-
-@_compile(fastmath={"contract"})
-def _block_sums(h: Any, sums: Any) -> Any:
-    """|h| summed over blocks of ``_BLOCK`` units into ``sums``; the total, and a bound on the largest unit."""
-    whole = len(h) // _BLOCK
-    for block in range(whole):
-        part = f32(0)
-        for k in range(_BLOCK):
-            part = add_in_any_order(part, abs(h[block * _BLOCK + k]))
-        sums[block] = part
-    if whole < len(sums):
-        part = f32(0)
-        for j in range(whole * _BLOCK, len(h)):
-            part += abs(h[j])
-        sums[whole] = part
-    total, largest = 0.0, f32(0)
-    for part in sums:
-        total += part
-        largest = max(largest, part)
-    return total, largest
-
-
-@njit(inline="always")
-def _minus_log_complement(p: Any) -> Any:
-    return -log_complement(p, f32(1) - p)
-
-
-@njit(inline="always")
-def _minus_log_complement_of_small(p: Any) -> Any:
-    """-log(1 - p) for p <= 1/32, to float32's precision."""
-    return p * (f32(1) + p * (f32(1 / 2) + p * (f32(1 / 3) + p * (f32(1 / 4) + p * f32(1 / 5)))))
-
-
-def _make_arrivals(minus_log_complement: Any) -> Any:
-    @njit(inline="always")
-    def unit(weight: Any, bits: Any, total: Any, law: Exponents) -> Any:
-        """How far the first arrival lies before time 1 (0 if after), and 1 / q with a minus unless it is kept."""
-        p = abs(weight) / total
-        minus_log = minus_log_complement(p)
-        slack = max(law.a * p + law.b * minus_log - exponential(bits), f32(0))
-        inverse = f32(1) / max(one_minus_exp(law.c * p + law.d * minus_log), TINY)
-        return slack, (inverse if slack > f32(0) else -inverse)
-
-    @_compile(fastmath={"contract"})
-    def arrivals(h: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: Any, key: Any) -> Any:
-        """Steps 1 and 2 for one row: the number kept and the mean number of later arrivals."""
-        bits = np.empty(_TILE, u32)
-        kept, later = 0, 0.0
-        for start in range(0, len(h), _TILE):
-            length = min(_TILE, len(h) - start)
-            _fill(bits, (length + 3) // 4, start // 4, _FIRST_ARRIVALS + attempt, row, key)
-            weights, scales = h[start : start + length], scale[start : start + length]
-            count, excess = i32(0), f32(0)
-            for i in range(length):
-                slack, scales[i] = unit(weights[i], bits[i], total, law)
-                count = i32(count + i32(slack > f32(0)))
-                excess = add_in_any_order(excess, slack)
-            kept += count
-            later += excess
-        return kept, later
-
-    return arrivals
-
-
-_arrivals_of_any = _make_arrivals(_minus_log_complement)
-_arrivals_of_small = _make_arrivals(_minus_log_complement_of_small)
-
-
-@_compile()
-def _fill(bits: Any, lanes: int, start: int, purpose: int, row: Any, key: Any) -> None:
-    """Random bits from ``lanes`` counters on: their first outputs, then their second ones, and so on."""
-    b0, b1, b2, b3 = bits[:lanes], bits[lanes : 2 * lanes], bits[2 * lanes : 3 * lanes], bits[3 * lanes : 4 * lanes]
-    for i in range(lanes):
-        b0[i], b1[i], b2[i], b3[i] = philox((u32(start + i), row[0], u32(purpose), row[1]), key)
-
-
-@_compile()
-def poisson(mean: float, purpose: int, row: Any, key: Any) -> int:
-    """A Poisson number: by products of uniforms below 10, else by Hörmann's transformed rejection (1993, PTRS)."""
-    if mean < 10:
-        count, product, end = 0, uniform(0, purpose, row, key), math.exp(-mean)
-        while product > end:
-            count += 1
-            product *= uniform(count, purpose, row, key)
-        return count
-    b = 0.931 + 2.53 * math.sqrt(mean)
-    a = -0.059 + 0.02483 * b
-    inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
-    n = 0
-    while True:
-        u, v = uniform(n, purpose, row, key) - 0.5, uniform(n + 1, purpose, row, key)
-        n += 2
-        distance = 0.5 - abs(u)
-        count = math.floor((2 * a / distance + b) * u + mean + 0.43)
-        if distance >= 0.07 and v <= 0.9277 - 3.6224 / (b - 2):
-            return int(count)
-        if count < 0 or (distance < 0.013 and v > distance):
-            continue
-        if math.log(v * inverse_alpha / (a / distance**2 + b)) <= count * math.log(mean) - mean - math.lgamma(
-            count + 1
-        ):
-            return int(count)
-
-
-@_compile()
-def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: Any, key: Any) -> None:
-    """Step 3: keep ``missing`` further categorical draws, made in ascending order and placed by the blocks' sums."""
-    points = np.empty(missing + 1)  # partial sums of exponentials over their total are sorted uniforms
-    _exponentials(points, row, key)
-    for n in range(missing):
-        points[n + 1] += points[n]
-    below_total = np.nextafter(total, 0.0)
-    block, start, end = 0, 0.0, float(sums[0])
-    for n in range(missing):
-        point = min(points[n] / points[missing] * total, below_total)
-        while end <= point:
-            block, start = block + 1, end
-            end += sums[block]
-        j = _find(h, block, f32(point - start))
-        scale[j] = abs(scale[j])
-
-
-@_compile(fastmath={"contract"})
-def _exponentials(out: Any, row: Any, key: Any) -> None:
-    bits = np.empty(len(out) + 3, u32)
-    _fill(bits, (len(out) + 3) // 4, 0, _TOP_UP, row, key)
-    for i in range(len(out)):
-        out[i] = exponential(bits[i])
-
-
-@_compile()
-def _find(h: Any, block: int, point: Any) -> int:
-    """The first unit of the block at which the running sum passes ``point``; without a branch in the whole blocks."""
-    first, size = block * _BLOCK, min(_BLOCK, len(h) - block * _BLOCK)
-    running, passed = f32(0), 0
-    if size == _BLOCK:
-        for k in range(_BLOCK):
-            running += abs(h[first + k])
-            passed += i32(running <= point)
-    else:
-        for k in range(size):
-            running += abs(h[first + k])
-            passed += i32(running <= point)
-    if passed < size:
-        return first + int(passed)
-    last = first + size - 1  # the sum in another order was an ulp larger: the last unit that has weight
-    while h[last] == 0:
-        last -= 1
-    return last
-
-
-@_compile(fastmath={"contract"})
-def _drop_negative(h: Any, scale: Any, multiply: bool) -> None:
-    """Units with a minus were not kept."""
-    if multiply:
-        for j in range(len(scale)):
-            scale[j] = max(scale[j], f32(0)) * h[j]
-    else:
-        for j in range(len(scale)):
-            scale[j] = max(scale[j], f32(0))
-
-
-@_compile()
-def _mark_positive(scale: Any, mask: Any) -> None:
-    for j in range(len(scale)):
-        mask[j] = scale[j] > f32(0)

@@ -17,8 +17,11 @@ import triton.language as tl
 from torch import Tensor
 
 from sap_art.kernels.law import exponents
+from sap_art.kernels.plain import scale_gradient
 from sap_art.kernels.weights import not_finite
 from sap_art.randomness import numbering
+
+__all__ = ["keep_scale", "keep_set", "prune", "scale_gradient"]
 
 MARGIN = 3.0
 """r' = r - MARGIN * sqrt(r): one row in 700 is drawn afresh, and further draws are made side by side anyway."""

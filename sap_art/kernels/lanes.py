@@ -2,6 +2,8 @@
 
 Everything is float32 with branches only where LLVM can select, because a call into libm is not vectorised. The
 polynomials are those of Cephes (S. L. Moshier, 1984-2000: logf, expf), good to one unit in the last place or two.
+
+Numba keeps compiled code until the file of the outer function changes: whoever edits this one deletes __pycache__.
 """
 
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
@@ -9,6 +11,9 @@ polynomials are those of Cephes (S. L. Moshier, 1984-2000: logf, expf), good to 
 
 from __future__ import annotations
 
+import os
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+# Compiled once per machine where the package's folder may be written, else once per process.
+compile_rows = partial(njit, nogil=True, error_model="numpy", cache=os.access(Path(__file__).parent, os.W_OK))
 f32, i32, u32, u64 = np.float32, np.int32, np.uint32, np.uint64
 
 _MULTIPLIERS = u64(0xD2511F53), u64(0xCD9E8D57)

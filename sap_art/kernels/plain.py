@@ -48,6 +48,22 @@ def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> 
     return keep_scale(h, draws, generator, method=method).mul_(h)
 
 
+def scale_gradient(h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:
+    """The gradient by h (B, N) of keep / q with the keep-set held, from its own gradient (B, N).
+
+    With s = 1 / q on kept units and p = |h| / S, ds/dp = -s^2 dq/dp. For 1 - (1 - p)^r that is -r (s^2 - s) / (1 - p),
+    for 1 - exp(-r p) it is -r (s^2 - s): no division where nothing is kept, where the naive form has 0 / 0 and autograd
+    multiplies that NaN by the mask.
+    """
+    p, total = normalise(widen(h).abs())
+    by_p = gradient * (scale - scale.square()) * draws
+    if method != "poisson":
+        by_p = torch.where(p < 1, by_p / (1 - p), 0)  # a single live unit has q = 1 whatever its size
+    # p_j = w_j / S: dp_j / dw_i = (delta_ij - p_j) / S
+    by_weight = (by_p - (by_p * p).sum(1, keepdim=True)) / total
+    return (by_weight * h.sign()).to(h.dtype)
+
+
 def _chunks(h: Tensor, draws: int, generator: torch.Generator, method: str) -> Iterator[tuple[Tensor, Tensor]]:
     """The keep-set and p for the weights |h|, some rows at a time; p is the caller's to overwrite.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sap_art import kernels, sampling
-from sap_art.kernels.weights import normalise, widen
+from sap_art.kernels.weights import widen
 from sap_art.policies.base import Affine, Where
 
 
@@ -99,18 +99,13 @@ class SAP:
 
 
 class _Scale(torch.autograd.Function):
-    """keep / q of one draw, (B, N) -> (B, N), and its derivative through q with the keep-set held.
-
-    With s = 1 / q on kept units and p = |h| / S, ds/dp = -s^2 dq/dp. For 1 - (1 - p)^r that is
-    -r (s^2 - s) / (1 - p), for 1 - exp(-r p) it is -r (s^2 - s): no division where nothing is kept, where the naive
-    form has 0 / 0 and autograd multiplies that NaN by the mask.
-    """
+    """keep / q of one draw, (B, N) -> (B, N), and its derivative through q with the keep-set held."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, policy: SAP, generator: torch.Generator) -> Tensor:
         scale = policy.keep_scale(h, generator)
         ctx.save_for_backward(h, scale)
-        ctx.draws, ctx.method = policy.draws(h.shape[1]), policy.sampler
+        ctx.policy = policy
         return scale
 
     @staticmethod
@@ -118,14 +113,11 @@ class _Scale(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor, None, None]:
+        policy: SAP = ctx.policy
         h, scale = ctx.saved_tensors
-        p, total = normalise(widen(h).abs())
-        by_p = gradients[0] * (scale - scale.square()) * ctx.draws
-        if ctx.method != "poisson":
-            by_p = torch.where(p < 1, by_p / (1 - p), 0)  # a single live unit has q = 1 whatever its size
-        # p_j = w_j / S: dp_j / dw_i = (delta_ij - p_j) / S
-        by_weight = (by_p - (by_p * p).sum(1, keepdim=True)) / total
-        return (by_weight * h.sign()).to(h.dtype), None, None
+        kernel = kernels.choose(h, policy.kernel)
+        draws = policy.draws(h.shape[1])
+        return kernel.scale_gradient(h, scale, gradients[0], draws, method=policy.sampler), None, None
 
 
 def _weights(h: Tensor) -> Tensor:
