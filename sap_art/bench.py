@@ -126,7 +126,7 @@ def _run_info(device: torch.device, *, seconds: float) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "kernel": kernels.describe(),
+        "kernel": kernels.describe(device),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "sap_art": __version__,

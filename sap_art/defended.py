@@ -86,7 +86,7 @@ class DefendedModel(StochasticModel):
 
     def _pass(self, x: Tensor, gradient: str) -> Tensor:
         def visit(h: Tensor, site: Site) -> Tensor:
-            generator = self.noise.stream(h.device, len(h), site.index)
+            generator = self.noise.stream(h.device, site.index, rows=len(h), batch=len(x))
             return gradients.apply(h, self.policy, generator, estimator=gradient)
 
         with self.noise.call(), SiteScope(self.net, self.rule, visit) as scope:

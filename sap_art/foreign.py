@@ -47,9 +47,9 @@ class ForeignModel(StochasticModel):
         """Within, the global generators run from this model's noise; afterwards they are as they were."""
         cuda = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            torch.set_rng_state(self.noise.stream(torch.device("cpu"), len(x)).get_state())
+            torch.set_rng_state(self.noise.stream(torch.device("cpu"), rows=len(x), batch=len(x)).get_state())
             for device in cuda:
-                torch.cuda.set_rng_state(self.noise.stream(device, len(x)).get_state(), device)
+                torch.cuda.set_rng_state(self.noise.stream(device, rows=len(x), batch=len(x)).get_state(), device)
             yield
 
 

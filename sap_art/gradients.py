@@ -33,18 +33,18 @@ def bpda(h: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Identity backward (Athalye et al. 2018, arXiv:1802.00420)."""
     with torch.no_grad():
         value = policy(h, generator)
-    return cast(Tensor, _StraightThrough.apply(h, value))
+    return cast(Tensor, _StraightThrough.apply(h, [h.clone() if value is h else value]))
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The second argument's value with the first one's gradient."""
+    """The second argument's value with the first one's gradient; in a list, for autograd makes a view of an input."""
 
     @staticmethod
-    def forward(h: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
+    def forward(h: Tensor, value: list[Tensor]) -> Tensor:
+        return value[0]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, list[Tensor]], output: Tensor) -> None:
         pass
 
     @staticmethod

@@ -42,8 +42,8 @@ def keep_set(
         generator: source of the uniforms, on the device of ``weights``.
         method: ``multinomial`` (exact joint law), ``bernoulli`` (independent units with the exact marginals
             1 - (1 - p)^r) or ``poisson`` (independent units with 1 - exp(-r p)).
-        kernel: how it is computed: ``numba``, ``torch`` or ``auto``, the fastest that is installed and fits. Equal in
-            law, not in bits.
+        kernel: how it is computed: ``numba`` (CPU), ``triton`` (GPU), ``torch`` or ``auto``, the fastest that is
+            installed and fits. Equal in law, not in bits.
 
     Raises:
         ValueError: wrong shape, non-finite or negative weights, ``draws`` < 1 or, for ``multinomial``, above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -19,60 +20,78 @@ MAX_BATCH_CPU, MAX_BATCH_GPU = 64, 512
 Result = TypeVar("Result")
 
 
+class _Scope(threading.local):
+    """Where this thread is: in which call, from which image on, and in which pass of it."""
+
+    def __init__(self) -> None:
+        self.call: int | None = None
+        self.first_image = 0
+        self.place: Place | None = None
+
+
+_COUNTING = threading.Lock()
+
+
 class NoiseSource:
-    """One seed, independent of torch's global generator. Copies and pickles continue alike.
+    """One seed, independent of torch's global generator. Copies and pickles continue alike, outside of any scope.
 
     Each use of the model is a *call* with random numbers of its own. A call may be cut into passes, by draws and by
-    images, and by whatever batch size: its numbers belong to layer, draw and image.
+    images, and by whatever batch size: its numbers belong to layer, draw and image. Threads have calls of their own.
     """
 
     def __init__(self, seed: int | None) -> None:
+        self._scope = _Scope()
         self.reseed(secrets.randbits(63) if seed is None else seed)
 
     def reseed(self, seed: int) -> None:
         """Start afresh from ``seed``."""
-        self._seed = seed
-        self._calls = 0
+        self._seed, self._calls = seed, 0
         self._fixed: int | None = None
-        self._call: int | None = None
-        self._first_image = 0
-        self._place: Place | None = None
 
     @contextmanager
     def call(self) -> Generator[None]:
         """Within, all passes are parts of one call; a call within a call is part of it."""
-        if self._call is not None:
+        if self._scope.call is not None:
             yield
             return
-        self._call = self._next() if self._fixed is None else self._fixed
+        self._scope.call = self._next() if self._fixed is None else self._fixed
         try:
             yield
         finally:
-            self._call = None
+            self._scope.call = None
 
     @contextmanager
     def images_from(self, first: int) -> Generator[None]:
         """Within, a batch begins with that image of the call."""
-        before, self._first_image = self._first_image, first
+        before, self._scope.first_image = self._scope.first_image, first
         try:
             yield
         finally:
-            self._first_image = before
+            self._scope.first_image = before
 
     @contextmanager
     def draws_from(self, first: int, images: int) -> Generator[None]:
         """Within, a pass is of copies of ``images`` images, for draws from that one on."""
-        before, self._place = self._place, Place(first, self._first_image, images)
+        before, self._scope.place = self._scope.place, Place(first, self._scope.first_image, images)
         try:
             yield
         finally:
-            self._place = before
+            self._scope.place = before
 
-    def stream(self, device: torch.device, rows: int, *labels: object) -> Stream:
-        """The random numbers of one layer for a pass of ``rows`` rows; only within a call."""
-        assert self._call is not None, "open a call first"
-        place = self._place or Place(0, self._first_image, max(1, rows))
-        return make_stream(device, place, self._call, *labels)
+    def stream(self, device: torch.device, *labels: object, rows: int, batch: int) -> Stream:
+        """The random numbers of one layer of ``rows`` rows in a pass of ``batch`` images; only within a call.
+
+        Where a net folds patches or windows into the batch, rows are not images: such a layer has numbers of its own in
+        each pass, which then do depend on the batch.
+        """
+        if self._scope.call is None:
+            raise RuntimeError("noise is drawn within NoiseSource.call(): open one first")
+        place = self._scope.place or Place(0, self._scope.first_image, max(1, batch))
+        if rows == batch:
+            return make_stream(device, place, self._scope.call, *labels)
+        return make_stream(
+            device, Place(0, 0, max(1, rows)), self._scope.call, *labels, "rows", place.draw, place.image
+        )
 
     @contextmanager
     def fixed(self) -> Generator[None]:
@@ -87,17 +106,25 @@ class NoiseSource:
     @contextmanager
     def seeded(self, seed: int) -> Generator[None]:
         """Within, the source runs from ``seed``, unless its noise is fixed; afterwards it goes on where it was."""
-        before = self.__dict__.copy()
-        self.reseed(seed)
-        self._fixed = before["_fixed"]
+        before, scope = (self._seed, self._calls, self._fixed), self._scope
+        self._seed, self._calls, self._scope = seed, 0, _Scope()
         try:
             yield
         finally:
-            self.__dict__.update(before)
+            self._seed, self._calls, self._fixed = before
+            self._scope = scope
 
     def _next(self) -> int:
-        self._calls += 1
-        return derive_seed(self._seed, "call", self._calls)
+        with _COUNTING:
+            self._calls += 1
+            return derive_seed(self._seed, "call", self._calls)
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"seed": self._seed, "calls": self._calls}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self._scope, self._fixed = _Scope(), None
+        self._seed, self._calls = state["seed"], state["calls"]
 
 
 class StochasticModel(nn.Module, ABC):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -261,3 +264,69 @@ def test_bad_settings_raise(settings: dict[str, Any], message: str) -> None:
     """On construction."""
     with pytest.raises(ValueError, match=message):
         defended(**settings)
+
+
+class Folded(nn.Module):
+    """Four patches of each image in the batch axis at its only activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = torch.relu(x.reshape(len(x) * 4, -1))
+        return patches.reshape(len(x), 4, -1).sum(-1)
+
+
+def test_patches_in_the_batch_axis_have_noise_of_their_own_in_every_draw() -> None:
+    """Rows are not images there: all rows of all draws differ, and draws in several passes are independent."""
+    model = DefendedModel(Folded(), SAP(50), seed=1)
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    logits = draw_logits(model, x.expand(2, -1, -1, -1), 8, max_batch=2)
+
+    assert len(logits.flatten().unique()) == logits.numel()
+    with model.seeded(3):
+        values = draw_logits(model, x, 3000, max_batch=1)[:, 0].double()
+    correlation = torch.corrcoef(torch.cat([values[1:], values[:-1]], 1).T)[:4, 4:]
+    assert correlation.abs().max() < 5 / 3000**0.5
+
+
+def test_two_threads_have_calls_of_their_own() -> None:
+    """A model that is called while another thread is within a call of it."""
+    started, ended = threading.Event(), threading.Event()
+
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(x.flatten(1))
+            if threading.current_thread() is not threading.main_thread():
+                started.set()
+                assert ended.wait(20)
+            return torch.relu(h)
+
+    model = DefendedModel(Slow(), SAP(50), seed=1)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(model, X)
+        assert started.wait(20)
+        mine = model(X)
+        ended.set()
+        assert not torch.equal(mine, other.result())
+
+
+def test_a_copy_made_within_a_call_is_not_bound_to_it() -> None:
+    """Its noise is not frozen."""
+    model = DefendedModel(nn.Sequential(nn.Flatten(), nn.ReLU()), SAP(50), seed=1)
+    with model.noise.call(), model.fixed_noise():
+        copy = deepcopy(model)
+
+    assert not torch.equal(copy(X), copy(X))
+
+
+def test_what_comes_after_an_activation_may_work_in_place() -> None:
+    """Residual nets add to it; for every estimator."""
+
+    class Residual(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.relu(x.flatten(1))
+            h += 1
+            return h
+
+    x = X.clone().requires_grad_()
+    for estimator in ("bpda", "frozen", "autograd"):
+        out = DefendedModel(Residual(), SAP(500), seed=1, gradient=estimator)(x)
+        assert torch.autograd.grad(out.sum(), x)[0].any()

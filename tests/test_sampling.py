@@ -381,3 +381,23 @@ def test_without_numba_auto_is_torch_and_numba_says_what_to_install(
     assert torch.equal(auto, keep_set(weights, 50, generator.set_state(state), kernel="torch"))
     with pytest.raises(ValueError, match=r"pip install 'sap-art\[fast\]'"):
         keep_set(weights, 50, generator, kernel="numba")
+
+
+def test_the_default_type_and_device_are_not_used(kernel: str, generator: torch.Generator) -> None:
+    """Somebody else's settings do not reach the kernels."""
+    weights = torch.rand(3, 50, generator=generator)
+    state = generator.get_state()
+    expected = keep_scale(weights, 50, generator, kernel=kernel)
+    try:
+        torch.set_default_dtype(torch.float64)
+        seen = keep_scale(weights, 50, generator.set_state(state), kernel=kernel)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert torch.equal(seen, expected)
+
+
+def test_a_row_whose_sum_is_beyond_float32_is_refused(kernel: str, generator: torch.Generator) -> None:
+    """Rather than rescaled to inf."""
+    with pytest.raises(ValueError, match="contain NaN or inf"):
+        keep_scale(torch.full((1, 16), 4e37), 16, generator, kernel=kernel)

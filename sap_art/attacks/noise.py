@@ -8,6 +8,7 @@ from torch import Tensor
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import margin, prepare
 from sap_art.randomness import derive_seed, make_generator
+from sap_art.stochastic import halving, in_blocks
 from sap_art.threat import ThreatModel
 
 
@@ -39,8 +40,11 @@ def _corner(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tenso
 
 @torch.no_grad()
 def _margins(view: AttackerView, x: Tensor, y: Tensor) -> Tensor:
-    rows = view.images_per_pass(x.device)
-    margins = torch.cat([margin(view.logits(x[i : i + rows]), y[i : i + rows]) for i in range(0, len(x), rows)])
+    def work(rows: int) -> Tensor:
+        return torch.cat(in_blocks(view.model, len(x), rows, lambda part: margin(view.logits(x[part]), y[part])))
+
+    with view.model.noise.call():
+        margins = halving(min(view.images_per_pass(x.device), max(1, len(x))), work)
     if not torch.isfinite(margins).all():
         raise FloatingPointError("the model answers random noise with NaN or inf logits: the attack cannot proceed")
     return margins

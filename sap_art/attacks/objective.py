@@ -75,7 +75,7 @@ def raw_loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str
         return Value(torch.cat(losses), torch.cat(gradients))
 
     with view.model.noise.call():
-        return halving(view.images_per_pass(x.device), work)
+        return halving(min(view.images_per_pass(x.device), max(1, len(x))), work)
 
 
 def _block(view: AttackerView, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Value:

@@ -55,8 +55,7 @@ def choose(h: Tensor, name: str = "auto") -> Kernel:
     """
     check_kernel(name)
     if name == "auto":
-        name = {"cpu": "numba", "cuda": "triton"}.get(h.device.type, "torch")
-        return _load(name if _installed(name) and h.dtype != torch.float64 else "torch")
+        return _load("torch" if h.dtype == torch.float64 else _automatic(h.device))
     if not _fits(h, name):
         where = "a CPU" if name == "numba" else "a GPU"
         raise ValueError(f"the {name} kernel works on {where} in float32 or less, got {h.dtype} on {h.device.type}")
@@ -77,9 +76,15 @@ def check_kernel(name: str) -> None:
         raise ValueError(f"{_MISSING[name]}, or choose the kernel 'torch'")
 
 
-def describe() -> str:
-    """What ``auto`` takes for float32 on a CPU, with its version: part of what makes a draw's bits."""
-    return f"numba {version('numba')}" if _installed("numba") else f"torch {torch.__version__}"
+def describe(device: torch.device) -> str:
+    """What ``auto`` takes for float32 on this device, with its version: part of what makes a draw's bits."""
+    name = _automatic(device)
+    return f"{name} {torch.__version__ if name == 'torch' else version(name)}"
+
+
+def _automatic(device: torch.device) -> str:
+    name = {"cpu": "numba", "cuda": "triton"}.get(device.type, "torch")
+    return name if _installed(name) else "torch"
 
 
 @cache

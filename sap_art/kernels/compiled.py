@@ -29,33 +29,34 @@ MARGIN = 1.5
 
 _SMALL = 1 << 17  # elements for which a second thread does not pay
 
-_NOTHING, _NO_MASK = torch.empty(0, 0), torch.empty(0, 0, dtype=torch.bool)
+_NOTHING = torch.empty(0, 0, dtype=torch.float32, device="cpu")
+_NO_MASK = torch.empty(0, 0, dtype=torch.bool, device="cpu")
 
 
 def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
     """Which units are kept: (B, N) -> (B, N) bool."""
-    keep = torch.empty(h.shape, dtype=torch.bool)
+    keep = torch.empty(h.shape, dtype=torch.bool, device="cpu")
     _draw(h, draws, generator, method=method, into=(_NOTHING, keep))
     return keep
 
 
 def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
     """keep / q: (B, N) float32 or half -> (B, N) float32."""
-    out = torch.empty(h.shape)
+    out = torch.empty(h.shape, dtype=torch.float32, device="cpu")
     _draw(h, draws, generator, method=method, into=(out, _NO_MASK))
     return out
 
 
 def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
     """h * keep / q: (B, N) float32 or half -> (B, N) float32, without storing keep / q."""
-    out = torch.empty(h.shape)
+    out = torch.empty(h.shape, dtype=torch.float32, device="cpu")
     _draw(h, draws, generator, method=method, into=(out, _NO_MASK), multiply=True)
     return out
 
 
 def scale_gradient(h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:
     """As in ``plain``, in two passes over a row."""
-    source, out = widen(h.detach()).contiguous(), torch.empty(h.shape)
+    source, out = widen(h.detach()).contiguous(), torch.empty(h.shape, dtype=torch.float32, device="cpu")
     tensors = (source, scale.contiguous(), gradient.detach().contiguous(), out)
     arrays = tuple(tensor.numpy() for tensor in tensors)
     work = partial(differentiate_rows, *arrays, f32(draws), method != "poisson")

@@ -53,7 +53,7 @@ def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> 
 def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool) -> Tensor:
     h = h.detach().contiguous()
     rows, units = h.shape
-    out = torch.empty(rows, units, device=h.device)
+    out = torch.empty(rows, units, dtype=torch.float32, device=h.device)
     if h.numel() == 0:
         return out
     blocks = triton.cdiv(units, _BLOCK.value)
@@ -197,7 +197,7 @@ def _draw_row(
     total32 = total.to(tl.float32)
     attempt = tl.full((), 0, tl.int64)
     missing = tl.full((), -1, tl.int64)
-    if (total == 0) | ~(total < float("inf")):
+    if (total == 0) | ~(total32 < float("inf")):
         missing += 1
         for start in range(0, units, _LANES):
             j = start + tl.arange(0, _LANES)

@@ -51,7 +51,7 @@ def draw_rows(
     scratch = np.empty(h.shape[1] if len(out) == 0 else 0, f32)
     for r in range(first, last):
         total, largest = block_sums(h[r], sums)
-        if not math.isfinite(total):
+        if not math.isfinite(f32(total)):  # also where only the sum is beyond float32
             return False
         row = (u32(place.image + r % place.images), u32(place.draw + r // place.images))
         scale = scratch if len(out) == 0 else out[r]

@@ -90,7 +90,7 @@ class SAP:
         _require_activations(h)
         flat = h.flatten(1)
         out = self.keep_scale(flat, generator, multiply=True)
-        return out.reshape(h.shape).to(h.dtype)
+        return out.resize_(h.shape).to(h.dtype)  # not a view, so that the net may work on it in place
 
     def keep_scale(self, h: Tensor, generator: torch.Generator, *, multiply: bool = False) -> Tensor:
         """keep / q of one draw, or h times it: (B, N) -> (B, N), float32 or wider, without gradient."""
