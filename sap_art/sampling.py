@@ -12,8 +12,8 @@ independent draw, by *first arrivals*:
 
 Why it is exact: independent Poisson counts given their total m are multinomial(m, p); with r - m independent draws
 added they are multinomial(r, p), whatever m was; and a redrawn row is multinomial(r, p) too. The choice of r' changes
-the speed only. What remains is floating point: uniforms lie on a grid, of 2**-31 in the compiled kernel and 2**-24 in
-the torch one.
+the speed only. What remains is floating point: sums and logarithms in float32, and uniforms on a grid of 2**-31 in the
+numba and triton kernels, of 2**-24 in the torch one, where those next to 1 are refined.
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ def keep_scale(
         wait: False for not waiting on a GPU: there, a row with NaN or inf comes out as NaN and raises nothing.
     """
     _check(h, draws, method)
-    chosen = choose(h, kernel)
-    out = (chosen.prune if multiply else chosen.keep_scale)(h, draws, generator, method=method)
+    out = choose(h, kernel).keep_scale(h, draws, generator, method=method, multiply=multiply)
     if wait and out.numel() and out[:, 0].isnan().any():
         raise not_finite()
     return out

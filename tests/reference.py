@@ -35,6 +35,18 @@ def keep_set_law(weights: Sequence[float], draws: int) -> dict[tuple[bool, ...],
     return {kept: p for kept, p in law.items() if p > 0}
 
 
+def worst_deviation(keep: Tensor, law: dict[tuple[bool, ...], float]) -> float:
+    """The largest distance, in standard errors, of a keep-set's frequency from its probability; inf if impossible."""
+    sets, counts = keep.unique(dim=0, return_counts=True)
+    seen = {tuple(s): c for s, c in zip(sets.tolist(), counts.tolist(), strict=True)}
+    if not set(seen) <= set(law):
+        return math.inf
+    rows = len(keep)
+    return max(
+        (abs(seen.get(kept, 0) - rows * p) - 1e-6) / math.sqrt(rows * p * (1 - p) + 1e-12) for kept, p in law.items()
+    )
+
+
 def number_kept(p: Tensor, draws: int) -> tuple[float, float]:
     """Mean and variance of the size of the keep-set: inclusion-exclusion over pairs, in float64. p (N,)."""
     p = p.double()

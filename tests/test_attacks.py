@@ -191,3 +191,13 @@ def test_bad_input_raises_before_any_work(name: str) -> None:
     if name != "noise":
         with pytest.raises(ValueError, match="unknown loss 'dlr'; known: ce, margin"):
             ATTACKS[name](view, x, y, threat, seed=1, loss="dlr")
+
+
+def test_noise_points_halve_their_batch_until_it_fits() -> None:
+    """Where three images fit, and with the same random numbers: the point found is that of an ample memory."""
+    net, x, y, threat = linear_case("Linf")
+    small = reference.SmallMemory(net, rows=3)
+    found = noise(AttackerView(small, gradient="autograd"), x, y, threat, seed=1, points=4)
+
+    assert small.sizes[:5] == [30, 15, 7, 3, 3]
+    assert torch.equal(found, noise(AttackerView(net, gradient="autograd"), x, y, threat, seed=1, points=4))

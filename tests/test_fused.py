@@ -128,6 +128,13 @@ def test_a_defended_model_raises_for_activations_that_are_not_finite() -> None:
         model(torch.where(x == x[1, 0, 0, 0], math.inf, x))
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # numpy is the interpreter
+def test_a_row_whose_sum_is_beyond_float32_is_refused(generator: torch.Generator) -> None:
+    """Rather than rescaled to inf; the sums of blocks are within it."""
+    with pytest.raises(ValueError, match="contain NaN or inf"):
+        keep_scale(torch.full((1, 160), 4e36, device=DEVICE), 160, generator, kernel="triton")
+
+
 @pytest.mark.parametrize("length", [0, 1])
 def test_empty_batches_and_single_units(length: int, generator: torch.Generator) -> None:
     """Pass through."""
@@ -166,13 +173,8 @@ def test_on_a_gpu_the_joint_law_is_exact(weights: list[float], draws: int, gener
     """As enumeration says, within five standard errors."""
     rows = 200_000
     keep = keep_set(torch.tensor(weights, device=DEVICE).expand(rows, -1).contiguous(), draws, generator)
-    sets, counts = keep.cpu().unique(dim=0, return_counts=True)
-    seen = {tuple(s): c for s, c in zip(sets.tolist(), counts.tolist(), strict=True)}
-    law = reference.keep_set_law(weights, draws)
 
-    assert set(seen) <= set(law)
-    for kept, p in law.items():
-        assert abs(seen.get(kept, 0) - rows * p) <= 5 * math.sqrt(rows * p * (1 - p)) + 1e-9, kept
+    assert reference.worst_deviation(keep.cpu(), reference.keep_set_law(weights, draws)) < 5
 
 
 @ON_GPU

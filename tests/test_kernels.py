@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import stats
 
-from sap_art.kernels import compiled, lanes, plain
+from sap_art import process
+from sap_art.kernels import compiled, describe, lanes, plain
 from sap_art.kernels.rows import poisson
 from sap_art.sampling import METHODS, keep_scale
 
@@ -170,3 +172,23 @@ def test_both_kernels_have_the_same_derivative(
 
     assert seen.dtype == dtype
     torch.testing.assert_close(seen.double(), exact, rtol=0.02 if dtype == torch.bfloat16 else 2e-3, atol=1e-5)
+
+
+def test_the_kernel_of_a_run_is_named_with_its_version() -> None:
+    """For the sidecar: what ``auto`` takes on each kind of device."""
+    assert describe(torch.device("cpu")) == f"numba {version('numba')}"
+    assert describe(torch.device("cuda")) == f"triton {version('triton')}"
+    assert describe(torch.device("meta")) == f"torch {torch.__version__}"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1000"), ("7", "7")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set before torch is loaded, never over a setting of the user's."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", given or "")
+    if given is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    process.prepare()
+
+    assert os.environ["GOMP_SPINCOUNT"] == expected

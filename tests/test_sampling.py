@@ -30,18 +30,6 @@ def kernel(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def worst_deviation(keep: Tensor, law: dict[tuple[bool, ...], float]) -> float:
-    """The largest distance, in standard errors, of a keep-set's frequency from its probability; inf if impossible."""
-    sets, counts = keep.unique(dim=0, return_counts=True)
-    seen = {tuple(s): c for s, c in zip(sets.tolist(), counts.tolist(), strict=True)}
-    if not set(seen) <= set(law):
-        return math.inf
-    rows = len(keep)
-    return max(
-        (abs(seen.get(kept, 0) - rows * p) - 1e-6) / math.sqrt(rows * p * (1 - p) + 1e-12) for kept, p in law.items()
-    )
-
-
 @pytest.mark.parametrize(("weights", "draws"), SMALL_CASES)
 def test_multinomial_has_the_exact_joint_law(
     weights: list[float], draws: int, kernel: str, generator: torch.Generator
@@ -50,7 +38,7 @@ def test_multinomial_has_the_exact_joint_law(
     law = reference.keep_set_law(weights, draws)
     keep = keep_set(torch.tensor(weights).expand(ROWS, -1).contiguous(), draws, generator, kernel=kernel)
 
-    assert worst_deviation(keep, law) < 5
+    assert reference.worst_deviation(keep, law) < 5
 
 
 @pytest.mark.parametrize("shortcut", ["independent units", "without replacement", "overshoot kept", "no top-up"])
@@ -72,7 +60,7 @@ def test_the_joint_law_rejects_every_wrong_shortcut(shortcut: str, generator: to
         else:
             keep = keep[arrivals.sum(1) <= draws]
 
-    assert worst_deviation(keep, reference.keep_set_law(weights, draws)) > 20
+    assert reference.worst_deviation(keep, reference.keep_set_law(weights, draws)) > 20
 
 
 def test_the_number_kept_has_the_exact_mean_and_variance(kernel: str, generator: torch.Generator) -> None:

@@ -25,7 +25,7 @@ DROPOUT_TARGET, COPY_TARGET = 1.5, 2.5
 def measure(setting: Setting) -> Section:
     rows = [row for shape in setting.size.layer_shapes for row in _rows(shape, setting)]
     note = (
-        "Targets are for a GPU's compiled kernel. keep_scale gives keep / q; prune, with multiply=True, h * keep / q."
+        "Targets are for a GPU's compiled kernel. keep_scale gives keep / q; the product, with multiply=True, h * keep / q."
     )
     return Section("layer", "SAP-100 as a layer", "ms", tuple(rows), note)
 
@@ -36,7 +36,7 @@ def _rows(shape: tuple[int, int], setting: Setting) -> list[Row]:
     for kernel in setting.kernels:
         draw = partial(keep_scale, h, shape[1], setting.generator("draws"), kernel=kernel, wait=False)
         work[f"keep_scale, {kernel}"] = draw
-        work[f"prune, {kernel}"] = partial(draw, multiply=True)
+        work[f"product, {kernel}"] = partial(draw, multiply=True)
     times = race(work, rounds=setting.size.rounds, device=setting.device)
     case = {"B": shape[0], "N": shape[1], "r": shape[1]}
     compiled = [name for name in work if name.endswith(", auto")]

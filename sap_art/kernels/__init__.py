@@ -19,7 +19,6 @@ from torch import Tensor
 KERNELS = ("auto", "torch", "numba", "triton")
 """Names for users; ``auto`` takes the fastest that is installed and fits."""
 
-
 _MODULES = {"torch": "plain", "numba": "compiled", "triton": "fused"}
 _MISSING = {
     "numba": "the numba kernel needs numba: pip install 'sap-art[fast]'",
@@ -34,12 +33,10 @@ class Kernel(Protocol):
         """Which units are kept: (B, N) -> (B, N) bool."""
         ...
 
-    def keep_scale(self, h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-        """keep / q: (B, N) -> (B, N), float32 or wider."""
-        ...
-
-    def prune(self, h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-        """h * keep / q: (B, N) -> (B, N), float32 or wider."""
+    def keep_scale(
+        self, h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool = False
+    ) -> Tensor:
+        """keep / q, or h times it: (B, N) -> (B, N), float32 or wider."""
         ...
 
     def scale_gradient(self, h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:

@@ -40,17 +40,10 @@ def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) 
     return keep
 
 
-def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-    """keep / q: (B, N) float32 or half -> (B, N) float32."""
+def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool = False) -> Tensor:
+    """keep / q, or h times it: (B, N) float32 or half -> (B, N) float32."""
     out = torch.empty(h.shape, dtype=torch.float32, device="cpu")
-    _draw(h, draws, generator, method=method, into=(out, _NO_MASK))
-    return out
-
-
-def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-    """h * keep / q: (B, N) float32 or half -> (B, N) float32, without storing keep / q."""
-    out = torch.empty(h.shape, dtype=torch.float32, device="cpu")
-    _draw(h, draws, generator, method=method, into=(out, _NO_MASK), multiply=True)
+    _draw(h, draws, generator, method=method, into=(out, _NO_MASK), multiply=multiply)
     return out
 
 

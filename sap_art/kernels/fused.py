@@ -21,7 +21,7 @@ from sap_art.kernels.plain import scale_gradient
 from sap_art.kernels.weights import not_finite
 from sap_art.randomness import numbering
 
-__all__ = ["keep_scale", "keep_set", "prune", "scale_gradient"]
+__all__ = ["keep_scale", "keep_set", "scale_gradient"]
 
 MARGIN = 3.0
 """r' = r - MARGIN * sqrt(r): one row in 700 is drawn afresh, and further draws are made side by side anyway."""
@@ -40,17 +40,8 @@ def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) 
     return scale > 0
 
 
-def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-    """keep / q: (B, N) float32 or half -> (B, N) float32."""
-    return _draw(h, draws, generator, method=method, multiply=False)
-
-
-def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-    """h * keep / q: (B, N) float32 or half -> (B, N) float32."""
-    return _draw(h, draws, generator, method=method, multiply=True)
-
-
-def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool) -> Tensor:
+def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool = False) -> Tensor:
+    """keep / q, or h times it: (B, N) float32 or half -> (B, N) float32."""
     h = h.detach().contiguous()
     rows, units = h.shape
     out = torch.empty(rows, units, dtype=torch.float32, device=h.device)

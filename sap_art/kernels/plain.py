@@ -30,8 +30,8 @@ def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) 
     return torch.cat(parts) if parts else torch.zeros_like(h, dtype=torch.bool)
 
 
-def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-    """keep / q: (B, N) -> (B, N), float32 or wider."""
+def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool = False) -> Tensor:
+    """keep / q, or h times it: (B, N) -> (B, N), float32 or wider."""
     scale = torch.empty_like(h, dtype=torch.promote_types(h.dtype, torch.float32))
     first = 0
     for keep, p in _chunks(h, draws, generator, method):
@@ -40,12 +40,7 @@ def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str
         minus_q = p.mul_(-draws).expm1_() if method == "poisson" else p.neg_().log1p_().mul_(draws).expm1_()
         # A unit of weight 0 is never kept: 0 / tiny, not 0 / 0.
         torch.div(keep, minus_q.neg_().clamp_(min=torch.finfo(p.dtype).tiny), out=q)
-    return scale
-
-
-def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
-    """h * keep / q: (B, N) -> (B, N), float32 or wider."""
-    return keep_scale(h, draws, generator, method=method).mul_(h)
+    return scale.mul_(h) if multiply else scale
 
 
 def scale_gradient(h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:
