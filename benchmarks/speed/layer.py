@@ -24,9 +24,7 @@ DROPOUT_TARGET, COPY_TARGET = 1.5, 2.5
 
 def measure(setting: Setting) -> Section:
     rows = [row for shape in setting.size.layer_shapes for row in _rows(shape, setting)]
-    note = (
-        "Targets are for a GPU's compiled kernel. keep_scale gives keep / q, with multiply=True h times it."
-    )
+    note = "Targets are for a GPU's compiled kernel. keep_scale gives keep / q, with multiply=True h times it."
     return Section("layer", "SAP-100 as a layer", "ms", tuple(rows), note)
 
 
