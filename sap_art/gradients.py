@@ -13,26 +13,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sap_art.kernels.weights import widen
 from sap_art.policies import Policy
 
 
 def autograd(h: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Through the value and through whatever ``scale`` and ``shift`` owe to h."""
-    return policy.draw(h, generator)(h)
+    return policy(h, generator)
 
 
 def frozen(h: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Scale and shift held constant: the operator of the paper's authors."""
-    with torch.no_grad():
-        affine = policy.draw(h, generator)
-    return affine(h)
+    return policy(h, generator, held=True)
 
 
 def bpda(h: Tensor, policy: Policy, generator: torch.Generator) -> Tensor:
     """Identity backward (Athalye et al. 2018, arXiv:1802.00420)."""
     with torch.no_grad():
         value = policy(h, generator)
+    if not (torch.is_grad_enabled() and h.requires_grad):
+        return value
     return cast(Tensor, _StraightThrough.apply(h, [h.clone() if value is h else value]))
 
 
@@ -66,4 +65,4 @@ def apply(h: Tensor, policy: Policy, generator: torch.Generator, *, estimator: s
     """
     if estimator not in RANDOM_ESTIMATORS:
         raise ValueError(f"unknown gradient estimator {estimator!r}; known: {', '.join(RANDOM_ESTIMATORS)}")
-    return RANDOM_ESTIMATORS[estimator](widen(h), policy, generator).to(h.dtype)
+    return RANDOM_ESTIMATORS[estimator](h, policy, generator)

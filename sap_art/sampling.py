@@ -56,17 +56,17 @@ def keep_set(
 
 
 @torch.no_grad()
-def keep_scale(
+def prune(
     h: Tensor,
     draws: int,
     generator: torch.Generator,
     *,
     method: str = "multinomial",
     kernel: str = "auto",
-    multiply: bool = False,
+    keep: Tensor | None = None,
     wait: bool = True,
 ) -> Tensor:
-    """One draw's rescaling keep / q for the weights |h|: (B, N) -> (B, N), float32 or wider, mean 1 where q > 0.
+    """h keep / q for one draw from the weights |h|, in one go: (B, N) -> (B, N), float32 or wider, with mean h.
 
     The same draw as ``keep_set`` makes from |h|, the same generator and kernel, and the same errors; without gradient.
 
@@ -76,11 +76,11 @@ def keep_scale(
         generator: on the device of ``h``.
         method: the law.
         kernel: how it is computed.
-        multiply: give h * keep / q instead, in one go.
+        keep: (B, N) bool, contiguous, to be filled with the keep-set.
         wait: False for not waiting on a GPU: there, a row with NaN or inf comes out as NaN and raises nothing.
     """
     _check(h, draws, method)
-    out = choose(h, kernel).keep_scale(h, draws, generator, method=method, multiply=multiply)
+    out = choose(h, kernel).prune(h, draws, generator, method=method, keep=keep)
     if wait and out.numel() and out[:, 0].isnan().any():
         raise not_finite()
     return out

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sap_art.kernels.rows import poisson
+from sap_art.kernels.rows import Row, poisson
 from sap_art.policies import SAP, Affine
 
 
@@ -83,7 +83,7 @@ def first_arrivals(
         missing = (
             draws
             - int(keep.sum())
-            - poisson(slack[keep].sum(), (1 << 31) + attempts, (np.uint32(row), np.uint32(0)), key)
+            - poisson(slack[keep].sum(), (1 << 31) + attempts, Row(np.uint32(row), np.uint32(0)), key)
         )
         attempts += 1
         if missing >= 0:
@@ -112,6 +112,17 @@ class NaiveSAP(SAP):
     def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
         keep, q = self.sample_mask(h, generator), self.keep_probability(h)
         return Affine(torch.where(keep, 1 / q, 0.0), 0.0)
+
+    def __call__(self, h: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
+        return self.draw(h, generator)(h)
+
+
+def pruned_rows(length: int, method: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Four rows, a keep-set of r = N draws and a gradient (4, N): zeros, no weight at all, one unit, all alive."""
+    h = torch.randn(4, length, generator=generator)
+    h[0, ::2], h[1], h[2, 1:] = 0, 0, 0
+    keep = SAP(100, method, "torch").sample_mask(h, generator)
+    return h, keep, torch.randn(4, length, generator=generator)
 
 
 class Coin(nn.Module):

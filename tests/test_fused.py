@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from sap_art import SAP, DefendedModel
-from sap_art.kernels import compiled
+from sap_art.kernels import compiled, plain
 from sap_art.randomness import Place
-from sap_art.sampling import METHODS, keep_probability, keep_scale, keep_set
+from sap_art.sampling import METHODS, keep_probability, keep_set, prune
 
 if not sys.platform.startswith("linux"):
     pytest.skip("triton has wheels for Linux only", allow_module_level=True)
@@ -68,50 +68,69 @@ def test_the_exact_draw_is_that_of_the_reference(
 def test_independent_units_are_those_of_the_compiled_kernel(
     length: int, method: str, dtype: torch.dtype, generator: torch.Generator
 ) -> None:
-    """Same key, same decisions, and rescalings equal to 1e-5."""
+    """Same key, same decisions, and values equal to 1e-5."""
     h = torch.randn(3, length, generator=generator, device=DEVICE).to(dtype)
     key = key_of(generator)
-    seen = keep_scale(h, length, generator, method=method, kernel="triton").cpu()
-    expected = _compiled_scale(h.cpu(), length, method, key)
+    seen = prune(h, length, generator, method=method, kernel="triton").cpu()
+    expected = _compiled_product(h.cpu(), length, method, key)
 
-    assert ((seen > 0) != (expected > 0)).sum() <= length // 1000  # the last bit of a logarithm may decide
-    both = (seen > 0) & (expected > 0)
+    assert ((seen != 0) != (expected != 0)).sum() <= length // 1000  # the last bit of a logarithm may decide
+    both = (seen != 0) & (expected != 0)
     torch.testing.assert_close(seen[both], expected[both], rtol=1e-5, atol=0)
 
 
-def _compiled_scale(h: Tensor, draws: int, method: str, key: tuple[np.uint32, np.uint32]) -> Tensor:
-    """The compiled kernel's keep / q with this key."""
+def _compiled_product(h: Tensor, draws: int, method: str, key: tuple[np.uint32, np.uint32]) -> Tensor:
+    """The compiled kernel's h keep / q with this key."""
     source, out = h.float().contiguous(), torch.empty(h.shape)
     law = compiled.Exponents(*map(np.float32, compiled.exponents(draws, method, margin=0.0)))
-    nothing, task, place = compiled._NO_MASK.numpy(), compiled.Task(0, multiply=False), Place(0, 0, len(h))
-    compiled.draw_rows(source.numpy(), out.numpy(), nothing, law, task, key, place, 0, len(h))
+    nothing, place = compiled._NO_MASK.numpy(), Place(0, 0, len(h))
+    compiled.draw_rows(source.numpy(), out.numpy(), nothing, law, 0, key, place, 0, len(h))
     return out
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_keep_set_scale_and_product_are_one_draw(method: str, generator: torch.Generator) -> None:
-    """keep / q with the right q, and h times it."""
+def test_keep_set_product_and_mask_are_one_draw(method: str, generator: torch.Generator) -> None:
+    """h keep / q with the right q, and the keep-set beside it if it is asked for."""
     h = torch.randn(3, 400, generator=generator, device=DEVICE)
-    state = generator.get_state()
+    state, mask = generator.get_state(), torch.empty(3, 400, dtype=torch.bool, device=DEVICE)
     keep = keep_set(h.abs(), 400, generator, method=method, kernel="triton")
-    scale = keep_scale(h, 400, generator.set_state(state), method=method, kernel="triton")
-    product = keep_scale(h, 400, generator.set_state(state), method=method, kernel="triton", multiply=True)
+    product = prune(h, 400, generator.set_state(state), method=method, kernel="triton")
+    again = prune(h, 400, generator.set_state(state), method=method, kernel="triton", keep=mask)
     q = keep_probability(h.abs(), 400, method=method)
 
-    torch.testing.assert_close(scale, torch.where(keep, 1 / q, 0.0), rtol=1e-5, atol=0)
-    torch.testing.assert_close(product, h * scale)
+    torch.testing.assert_close(product, torch.where(keep, h / q, 0.0), rtol=1e-5, atol=0)
+    assert torch.equal(again, product)
+    assert torch.equal(mask, keep)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("length", [1, 7, 300, 1025])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_derivative_is_that_of_the_torch_kernel(
+    length: int, method: str, dtype: torch.dtype, held: bool, generator: torch.Generator
+) -> None:
+    """In float64, on rows with zeros, one without weight and one with a single unit."""
+    h, keep, gradient = reference.pruned_rows(length, method, torch.Generator().manual_seed(length))
+    h = h.to(dtype)
+    on_device = [tensor.to(DEVICE) for tensor in (h, keep, gradient)]
+    seen = fused.prune_gradient(*on_device, length, method=method, held=held)
+    exact = plain.prune_gradient(h.double(), keep, gradient.double(), length, method=method, held=held)
+
+    assert seen.dtype == dtype
+    torch.testing.assert_close(seen.cpu().double(), exact, rtol=0.02 if dtype == torch.bfloat16 else 2e-3, atol=1e-5)
 
 
 def test_rows_without_weight_and_rows_that_are_not_finite(generator: torch.Generator) -> None:
     """Zeros keep nothing; NaN and inf raise at once or, without waiting, come out as NaN, and touch no other row."""
     h = torch.ones(4, 50, device=DEVICE)
     h[0], h[2, 7], h[3, 9] = 0, math.nan, math.inf
-    out = keep_scale(h, 50, generator, kernel="triton", wait=False)
+    out = prune(h, 50, generator, kernel="triton", wait=False)
 
     assert out[0].eq(0).all()
     assert out[1].isfinite().all()
     assert out[2:].isnan().all()
-    for function in (keep_scale, keep_set):
+    for function in (prune, keep_set):
         with pytest.raises(ValueError, match="contain NaN or inf"):
             function(h, 50, generator, kernel="triton")
     assert keep_set(h[:2], 50, generator, kernel="triton").sum(1).tolist()[0] == 0
@@ -132,7 +151,7 @@ def test_a_defended_model_raises_for_activations_that_are_not_finite() -> None:
 def test_a_row_whose_sum_is_beyond_float32_is_refused(generator: torch.Generator) -> None:
     """Rather than rescaled to inf; the sums of blocks are within it."""
     with pytest.raises(ValueError, match="contain NaN or inf"):
-        keep_scale(torch.full((1, 160), 4e36, device=DEVICE), 160, generator, kernel="triton")
+        prune(torch.full((1, 160), 4e36, device=DEVICE), 160, generator, kernel="triton")
 
 
 @pytest.mark.parametrize("length", [0, 1])
@@ -153,13 +172,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sap_art.kernels import fused
 
-kinds = {{"h": "*fp32", "out": "*fp32", "sums": "*fp64", "key": "i64", "draws": "i64", "multiply": "constexpr"}}
+kinds = dict.fromkeys(["h", "out", "gradient"], "*fp32") | {{"mask": "*u8", "sums": "*fp64"}}
+kinds |= dict.fromkeys(["key", "draws"], "i64") | dict.fromkeys(["masked", "held"], "constexpr")
 kinds |= dict.fromkeys(["first_draw", "first_image", "images", "units", "blocks", "steps"], "i32")
-signature = {{name: kinds.get(name, "fp32") for name in fused._draw_row.arg_names}}
-for multiply in (True, False):
-    source = ASTSource(fn=fused._draw_row, signature=signature, constexprs={{"multiply": multiply}})
-    kernel = triton.compile(source, target=GPUTarget("cuda", {architecture}, 32), options={{"num_warps": 8}})
-    assert len(kernel.asm["cubin"]) > 1000
+for program, option in ((fused._draw_row, "masked"), (fused._differentiate_row, "held")):
+    for value in (True, False):
+        signature = {{name: kinds.get(name, "fp32") for name in program.arg_names}}
+        source = ASTSource(fn=program, signature=signature, constexprs={{option: value}})
+        kernel = triton.compile(source, target=GPUTarget("cuda", {architecture}, 32), options={{"num_warps": 8}})
+        assert len(kernel.asm["cubin"]) > 1000
 """
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sap_art import process
-from sap_art.kernels import compiled, describe, lanes, plain
-from sap_art.kernels.rows import poisson
-from sap_art.sampling import METHODS, keep_scale
+from sap_art.kernels import compiled, describe, lanes, plain, threads
+from sap_art.kernels.rows import Row, poisson
+from sap_art.sampling import METHODS, prune
 
 KEY = (np.uint32(0x1234), np.uint32(0x5678))
 
@@ -83,7 +83,7 @@ def test_the_exponential_keeps_its_digits_near_zero() -> None:
 
 def _poisson_numbers(mean: float, rows: int) -> NDArray[np.int64]:
     """One for each of the images 0, 1, 2, ..."""
-    return np.array([poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)])
+    return np.array([poisson(mean, 1 << 31, Row(np.uint32(row), np.uint32(0)), KEY) for row in range(rows)])
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.3, 4.0, 9.99, 10.0, 30.0, 250.0])
@@ -105,7 +105,7 @@ def test_the_poisson_number_does_not_underflow_at_large_means(mean: float) -> No
     """exp(-mean) is 0 there: mean, variance and quantiles over 20,000 draws."""
     rows = 20_000
     counts = np.array(
-        [poisson(mean, 1 << 31, (np.uint32(row), np.uint32(0)), KEY) for row in range(rows)], dtype=np.float64
+        [poisson(mean, 1 << 31, Row(np.uint32(row), np.uint32(0)), KEY) for row in range(rows)], dtype=np.float64
     )
     standardised = (counts - mean) / math.sqrt(mean)
 
@@ -114,20 +114,20 @@ def test_the_poisson_number_does_not_underflow_at_large_means(mean: float) -> No
     assert stats.kstest(standardised, "norm").pvalue > 1e-6
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_the_draw_does_not_depend_on_the_number_of_threads(threads: int, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_the_draw_does_not_depend_on_the_number_of_threads(count: int, generator: torch.Generator) -> None:
     """Rows are numbered, not dealt out."""
     h = torch.randn(37, 5000, generator=generator)
     state, before = generator.get_state(), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = keep_scale(h, 5000, generator.set_state(state), kernel="numba")
-        torch.set_num_threads(threads)
-        together = keep_scale(h, 5000, generator.set_state(state), kernel="numba")
+        alone = prune(h, 5000, generator.set_state(state), kernel="numba")
+        torch.set_num_threads(count)
+        together = prune(h, 5000, generator.set_state(state), kernel="numba")
     finally:
         torch.set_num_threads(before)
 
-    assert h.numel() > compiled._SMALL
+    assert h.numel() > threads.SMALL
     assert torch.equal(alone, together)
 
 
@@ -139,7 +139,7 @@ def test_a_row_with_nan_is_found_in_every_thread(generator: torch.Generator) -> 
     try:
         torch.set_num_threads(2)
         with pytest.raises(ValueError, match="contain NaN or inf"):
-            keep_scale(h, 5000, generator, kernel="numba")
+            prune(h, 5000, generator, kernel="numba")
     finally:
         torch.set_num_threads(before)
 
@@ -147,28 +147,27 @@ def test_a_row_with_nan_is_found_in_every_thread(generator: torch.Generator) -> 
 def test_the_kernel_works_in_a_forked_child(generator: torch.Generator) -> None:
     """The pool's threads do not survive a fork; a child that waited for them would hang."""
     h = torch.randn(64, 5000, generator=generator)
-    keep_scale(h, 5000, generator, kernel="numba")
+    prune(h, 5000, generator, kernel="numba")
     child = os.fork()
     if child == 0:
         torch.set_num_threads(2)
-        compiled._in_threads(lambda first, last: True, rows=64, elements=10**6)
+        threads.in_threads(lambda first, last: True, rows=64, elements=10**6)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("length", [1, 7, 1025, 4096])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_both_kernels_have_the_same_derivative(
-    length: int, method: str, dtype: torch.dtype, generator: torch.Generator
+    length: int, method: str, dtype: torch.dtype, held: bool, generator: torch.Generator
 ) -> None:
     """Compiled against torch in float64, on rows with zeros, one without weight and one with a single unit."""
-    h = torch.randn(4, length, generator=generator).to(dtype)
-    h[0, ::2], h[1], h[2, 1:] = 0, 0, 0
-    scale = keep_scale(h, length, generator, method=method, kernel="numba")
-    gradient = torch.randn(4, length, generator=generator)
-    seen = compiled.scale_gradient(h, scale, gradient, length, method=method)
-    exact = plain.scale_gradient(h.double(), scale.double(), gradient.double(), length, method=method)
+    h, keep, gradient = reference.pruned_rows(length, method, generator)
+    h = h.to(dtype)
+    seen = compiled.prune_gradient(h, keep, gradient, length, method=method, held=held)
+    exact = plain.prune_gradient(h.double(), keep, gradient.double(), length, method=method, held=held)
 
     assert seen.dtype == dtype
     torch.testing.assert_close(seen.double(), exact, rtol=0.02 if dtype == torch.bfloat16 else 2e-3, atol=1e-5)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sap_art.kernels import plain
-from sap_art.sampling import MAX_EXACT_DRAWS, METHODS, keep_probability, keep_scale, keep_set
+from sap_art.sampling import MAX_EXACT_DRAWS, METHODS, keep_probability, keep_set, prune
 
 ROWS = 200_000
 SMALL_CASES = [
@@ -158,18 +158,21 @@ def test_units_are_kept_as_often_as_promised(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_keep_scale_is_the_same_draw_over_its_probability(method: str, kernel: str, generator: torch.Generator) -> None:
-    """keep / q with the keep-set that the same generator state gives."""
-    weights = torch.randn(300, 900, generator=generator).relu()
-    state = generator.get_state()
-    scale = keep_scale(weights, 900, generator, method=method, kernel=kernel)
-    keep = keep_set(weights, 900, generator.set_state(state), method=method, kernel=kernel)
-    q = keep_probability(weights, 900, method=method)
+def test_pruned_units_are_those_of_the_draw_over_their_probability(
+    method: str, kernel: str, generator: torch.Generator
+) -> None:
+    """h keep / q with the keep-set that the same generator state gives, whether that is asked for or not."""
+    h = torch.randn(300, 900, generator=generator)
+    h[:, ::2] = 0
+    state, mask = generator.get_state(), torch.empty(300, 900, dtype=torch.bool)
+    pruned = prune(h, 900, generator, method=method, kernel=kernel)
+    keep = keep_set(h.abs(), 900, generator.set_state(state), method=method, kernel=kernel)
+    again = prune(h, 900, generator.set_state(state), method=method, kernel=kernel, keep=mask)
+    q = keep_probability(h.abs(), 900, method=method)
 
-    pruned = keep_scale(weights, 900, generator.set_state(state), method=method, kernel=kernel, multiply=True)
-
-    torch.testing.assert_close(scale, torch.where(keep, 1 / q, 0.0), rtol=1e-5, atol=0)
-    assert torch.equal(pruned, weights * scale)
+    torch.testing.assert_close(pruned, torch.where(keep, h / q, 0.0), rtol=1e-5, atol=0)
+    assert torch.equal(again, pruned)
+    assert torch.equal(mask, keep)
 
 
 def test_small_probabilities_are_not_lost_at_a_million_units(generator: torch.Generator) -> None:
@@ -295,7 +298,7 @@ def test_weights_may_span_sixty_orders_of_magnitude(kernel: str, generator: torc
     assert keep[:, -1].all()
     assert not keep[:, q < 1e-12].any()
     assert ((keep.double().mean(0) - q).abs() <= 5 * (q * (1 - q) / 500).sqrt() + 1e-9).all()
-    assert torch.isfinite(keep_scale(weights, 61, generator, kernel=kernel)).all()
+    assert torch.isfinite(prune(weights, 61, generator, kernel=kernel)).all()
 
 
 @pytest.mark.parametrize("size", [1e-42, 1e-38, 1e38])
@@ -375,10 +378,10 @@ def test_the_default_type_and_device_are_not_used(kernel: str, generator: torch.
     """Somebody else's settings do not reach the kernels."""
     weights = torch.rand(3, 50, generator=generator)
     state = generator.get_state()
-    expected = keep_scale(weights, 50, generator, kernel=kernel)
+    expected = prune(weights, 50, generator, kernel=kernel)
     try:
         torch.set_default_dtype(torch.float64)
-        seen = keep_scale(weights, 50, generator.set_state(state), kernel=kernel)
+        seen = prune(weights, 50, generator.set_state(state), kernel=kernel)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -388,4 +391,4 @@ def test_the_default_type_and_device_are_not_used(kernel: str, generator: torch.
 def test_a_row_whose_sum_is_beyond_float32_is_refused(kernel: str, generator: torch.Generator) -> None:
     """Rather than rescaled to inf."""
     with pytest.raises(ValueError, match="contain NaN or inf"):
-        keep_scale(torch.full((1, 16), 4e37), 16, generator, kernel=kernel)
+        prune(torch.full((1, 16), 4e37), 16, generator, kernel=kernel)

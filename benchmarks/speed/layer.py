@@ -15,7 +15,7 @@ from setting import Setting
 from timing import Work, race
 from torch.nn import functional as F
 
-from sap_art.sampling import keep_scale
+from sap_art.sampling import prune
 
 DROPOUT, COPY = "dropout", "copy"
 DROPOUT_TARGET, COPY_TARGET = 1.5, 2.5
@@ -24,7 +24,7 @@ DROPOUT_TARGET, COPY_TARGET = 1.5, 2.5
 
 def measure(setting: Setting) -> Section:
     rows = [row for shape in setting.size.layer_shapes for row in _rows(shape, setting)]
-    note = "Targets are for a GPU's compiled kernel. keep_scale gives keep / q, with multiply=True h times it."
+    note = "Targets are for a GPU's compiled kernel. The mask is what the backward pass of frozen and autograd keeps."
     return Section("layer", "SAP-100 as a layer", "ms", tuple(rows), note)
 
 
@@ -32,9 +32,9 @@ def _rows(shape: tuple[int, int], setting: Setting) -> list[Row]:
     h = relu_of_normals(shape, setting)
     work: dict[str, Work] = {DROPOUT: partial(F.dropout, h), COPY: partial(torch.empty_like(h).copy_, h)}
     for kernel in setting.kernels:
-        draw = partial(keep_scale, h, shape[1], setting.generator("draws"), kernel=kernel, wait=False)
-        work[f"keep_scale, {kernel}"] = draw
-        work[f"product, {kernel}"] = partial(draw, multiply=True)
+        draw = partial(prune, h, shape[1], setting.generator("draws"), kernel=kernel, wait=False)
+        work[f"prune, {kernel}"] = draw
+        work[f"prune and mask, {kernel}"] = partial(draw, keep=torch.empty(shape, dtype=torch.bool, device=h.device))
     times = race(work, rounds=setting.size.rounds, device=setting.device)
     case = {"B": shape[0], "N": shape[1], "r": shape[1]}
     compiled = [name for name in work if name.endswith(", auto")]

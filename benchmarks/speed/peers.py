@@ -41,5 +41,5 @@ class NaiveSAP:
         q = -torch.expm1(draws * torch.log1p(-p))  # 1 - (1 - p)^r, without the rounding that makes it 0
         return Affine(torch.where(keep, 1 / q, 0).reshape(h.shape), 0.0)
 
-    def __call__(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        return self.draw(h, generator)(h)
+    def __call__(self, h: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
+        return self.draw(h, generator)(h)  # its scale never depends on h

@@ -33,14 +33,16 @@ class Kernel(Protocol):
         """Which units are kept: (B, N) -> (B, N) bool."""
         ...
 
-    def keep_scale(
-        self, h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool = False
+    def prune(
+        self, h: Tensor, draws: int, generator: torch.Generator, *, method: str, keep: Tensor | None = None
     ) -> Tensor:
-        """keep / q, or h times it: (B, N) -> (B, N), float32 or wider."""
+        """h keep / q: (B, N) -> (B, N), float32 or wider; the keep-set into ``keep`` (B, N) bool, if given."""
         ...
 
-    def scale_gradient(self, h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:
-        """The gradient by h of keep / q with the keep-set held, from its own gradient: all (B, N)."""
+    def prune_gradient(
+        self, h: Tensor, keep: Tensor, gradient: Tensor, draws: int, *, method: str, held: bool
+    ) -> Tensor:
+        """The gradient by h of h keep / q from its own, the keep-set held, and 1 / q too if ``held``: all (B, N)."""
         ...
 
 

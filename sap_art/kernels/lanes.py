@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 # Compiled once per machine where the package's folder may be written, else once per process.
@@ -56,6 +57,23 @@ def add_in_any_order(_context: Any, x: Any, y: Any) -> Any:
     """x + y in float32, as part of a sum that may be reordered into lanes."""
     signature = types.float32(types.float32, types.float32)
     return signature, lambda _c, builder, _s, args: builder.fadd(*args, flags=("reassoc", "nsz"))
+
+
+@intrinsic
+def prefetch(_context: Any, row: Any, unit: Any) -> Any:
+    """Ask for the cache line of ``row[unit]``, to read it soon; the row is a contiguous array."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        address = cgutils.get_item_pointer(context, builder, signature.args[0], array, [args[1]])
+        line = builder.bitcast(address, ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [line, word(0), word(2), word(1)])  # for reading, second-level cache, data
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp), generate
 
 
 @njit(inline="always")
@@ -122,6 +140,6 @@ def exponential(bits: Any) -> Any:
 
 @njit(inline="always")
 def uniform(n: Any, purpose: Any, row: Any, key: Any) -> Any:
-    """The n-th float64 in (0, 1) for a row (image, draw), from 64 random bits."""
-    high, low, _, _ = philox((u32(n), row[0], u32(purpose), row[1]), key)
+    """The n-th float64 in (0, 1) for a row, from 64 random bits."""
+    high, low, _, _ = philox((u32(n), row.image, u32(purpose), row.draw), key)
     return (float(high) + (float(low) + 0.5) * 2.0**-32) * 2.0**-32

@@ -30,33 +30,43 @@ def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) 
     return torch.cat(parts) if parts else torch.zeros_like(h, dtype=torch.bool)
 
 
-def keep_scale(h: Tensor, draws: int, generator: torch.Generator, *, method: str, multiply: bool = False) -> Tensor:
-    """keep / q, or h times it: (B, N) -> (B, N), float32 or wider."""
-    scale = torch.empty_like(h, dtype=torch.promote_types(h.dtype, torch.float32))
+def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str, keep: Tensor | None = None) -> Tensor:
+    """h keep / q: (B, N) -> (B, N), float32 or wider; the keep-set into ``keep`` (B, N) bool, if given."""
+    out = torch.empty_like(h, dtype=torch.promote_types(h.dtype, torch.float32))
     first = 0
-    for keep, p in _chunks(h, draws, generator, method):
-        q = scale[first : first + len(p)]
+    for kept, p in _chunks(h, draws, generator, method):
+        rows = slice(first, first + len(p))
         first += len(p)
-        minus_q = p.mul_(-draws).expm1_() if method == "poisson" else p.neg_().log1p_().mul_(draws).expm1_()
-        # A unit of weight 0 is never kept: 0 / tiny, not 0 / 0.
-        torch.div(keep, minus_q.neg_().clamp_(min=torch.finfo(p.dtype).tiny), out=q)
-    return scale.mul_(h) if multiply else scale
+        torch.mul(h[rows], _inverse_probability(p, draws, method).mul_(kept), out=out[rows])
+        if keep is not None:
+            keep[rows] = kept
+    return out
 
 
-def scale_gradient(h: Tensor, scale: Tensor, gradient: Tensor, draws: int, *, method: str) -> Tensor:
-    """The gradient by h (B, N) of keep / q with the keep-set held, from its own gradient (B, N).
+def prune_gradient(h: Tensor, keep: Tensor, gradient: Tensor, draws: int, *, method: str, held: bool) -> Tensor:
+    """The gradient by h (B, N) of h keep / q with the keep-set held, from its own: (B, N) -> (B, N) in h's type.
 
-    With s = 1 / q on kept units and p = |h| / S, ds/dp = -s^2 dq/dp. For 1 - (1 - p)^r that is -r (s^2 - s) / (1 - p),
-    for 1 - exp(-r p) it is -r (s^2 - s): no division where nothing is kept, where the naive form has 0 / 0 and autograd
-    multiplies that NaN by the mask.
+    ``held`` takes s = 1 / q for a constant too. Otherwise, with p = |h| / S, ds/dp = -s^2 dq/dp: for 1 - (1 - p)^r that
+    is -r (s^2 - s) / (1 - p), for 1 - exp(-r p) it is -r (s^2 - s). No division where nothing is kept, where the naive
+    form has 0 / 0 and autograd multiplies that NaN by the mask.
     """
-    p, total = normalise(widen(h).abs())
-    by_p = gradient * (scale - scale.square()) * draws
-    if method != "poisson":
-        by_p = torch.where(p < 1, by_p / (1 - p), 0)  # a single live unit has q = 1 whatever its size
-    # p_j = w_j / S: dp_j / dw_i = (delta_ij - p_j) / S
-    by_weight = (by_p - (by_p * p).sum(1, keepdim=True)) / total
-    return (by_weight * h.sign()).to(h.dtype)
+    wide = widen(h.detach())
+    p, total = normalise(wide.abs())
+    scale = _inverse_probability(p.clone(), draws, method).mul_(keep)
+    out = scale * gradient
+    if not held:
+        by_p = gradient * wide * (scale - scale.square()) * draws
+        if method != "poisson":
+            by_p = torch.where(p < 1, by_p / (1 - p), 0)  # a single live unit has q = 1 whatever its size
+        # p_j = w_j / S: dp_j / dw_i = (delta_ij - p_j) / S
+        out += (by_p - (by_p * p).sum(1, keepdim=True)) / total * wide.sign()
+    return out.to(h.dtype)
+
+
+def _inverse_probability(p: Tensor, draws: int, method: str) -> Tensor:
+    """1 / q, in place of p (B, N); large and finite where p is 0."""
+    minus_q = p.mul_(-draws).expm1_() if method == "poisson" else p.neg_().log1p_().mul_(draws).expm1_()
+    return minus_q.neg_().clamp_(min=torch.finfo(p.dtype).tiny).reciprocal_()
 
 
 def _chunks(h: Tensor, draws: int, generator: torch.Generator, method: str) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,7 +1,4 @@
-"""The draw of ``compiled`` row by row: sums, first arrivals, the Poisson number, the top-up.
-
-A row is known to the random numbers as a pair (image, draw).
-"""
+"""The draw of ``compiled`` row by row: sums, first arrivals, the Poisson number, the top-up."""
 
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportCallIssue=false
@@ -24,6 +21,7 @@ from sap_art.kernels.lanes import (
     log_complement,
     one_minus_exp,
     philox,
+    prefetch,
     u32,
     uniform,
 )
@@ -32,50 +30,63 @@ from sap_art.randomness import Place
 
 TILE = 1024  # units that are worked on at a time: they stay in the first-level cache; a multiple of four
 BLOCK = 8  # units that share a partial sum, for the top-up
+LINE = 16  # units of a cache line
 _FIRST_ARRIVALS, _TOP_UP, _LATER_ARRIVALS = 0, 1 << 30, 1 << 31  # purposes; the attempt is added
 
 
-class Task(NamedTuple):
-    """``draws`` in all, 0 where units are independent; whether the result is h * keep / q or keep / q."""
+class Row(NamedTuple):
+    """What a row is to the random numbers."""
 
-    draws: int
-    multiply: bool
+    image: np.uint32
+    draw: np.uint32
 
 
 @compile_rows()
 def draw_rows(
-    h: Any, out: Any, mask: Any, law: Exponents, task: Task, key: Any, place: Place, first: int, last: int
+    h: Any, out: Any, mask: Any, law: Exponents, draws: int, key: Any, place: Place, first: int, last: int
 ) -> bool:
-    """Rows first to last into ``out`` or, where that is empty, into ``mask``; False if one is not finite."""
+    """Rows first to last: h * keep / q into ``out`` and keep into ``mask``, either unless it is empty.
+
+    ``draws`` in all, 0 where units are independent. False if a row is not finite.
+    """
     sums = np.empty((h.shape[1] + BLOCK - 1) // BLOCK, f32)
     scratch = np.empty(h.shape[1] if len(out) == 0 else 0, f32)
     for r in range(first, last):
         total, largest = block_sums(h[r], sums)
         if not math.isfinite(f32(total)):  # also where only the sum is beyond float32
             return False
-        row = (u32(place.image + r % place.images), u32(place.draw + r // place.images))
+        row = Row(u32(place.image + r % place.images), u32(place.draw + r // place.images))
         scale = scratch if len(out) == 0 else out[r]
         if total == 0:
             scale[:] = 0
         else:
-            _draw_row(h[r], scale, law, task.draws, sums, total, largest, row, key)
-        if len(out) == 0:
+            _draw_row(h[r], h[min(r + 1, last - 1)], scale, law, draws, sums, total, largest, row, key)
+        if len(mask) > 0:
             _mark_positive(scale, mask[r])
-        else:
-            _drop_negative(h[r], scale, task.multiply)
+        if len(out) > 0:
+            _multiply_positive(h[r], scale)
     return True
 
 
 @compile_rows()
 def _draw_row(
-    h: Any, scale: Any, law: Exponents, draws: int, sums: Any, total: float, largest: float, row: Any, key: Any
+    h: Any,
+    following: Any,
+    scale: Any,
+    law: Exponents,
+    draws: int,
+    sums: Any,
+    total: float,
+    largest: float,
+    row: Row,
+    key: Any,
 ) -> None:
     attempt = 0
     while True:
         if largest * 32 <= total:
-            kept, later = _arrivals_of_small(h, scale, law, f32(total), attempt, row, key)
+            kept, later = _arrivals_of_small(h, following, scale, law, f32(total), attempt, row, key)
         else:
-            kept, later = _arrivals_of_any(h, scale, law, f32(total), attempt, row, key)
+            kept, later = _arrivals_of_any(h, following, scale, law, f32(total), attempt, row, key)
         if draws == 0:
             return
         missing = draws - kept - poisson(later, _LATER_ARRIVALS + attempt, row, key)
@@ -128,12 +139,16 @@ def _make_arrivals(minus_log_complement: Any) -> Any:
         return slack, (inverse if slack > f32(0) else -inverse)
 
     @compile_rows(fastmath={"contract"})
-    def arrivals(h: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: Any, key: Any) -> Any:
+    def arrivals(
+        h: Any, following: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: Row, key: Any
+    ) -> Any:
         """Steps 1 and 2 for one row: the number kept and the mean number of later arrivals."""
         bits = np.empty(TILE, u32)
         kept, later = 0, 0.0
         for start in range(0, len(h), TILE):
             length = min(TILE, len(h) - start)
+            for j in range(start, start + length, LINE):
+                prefetch(following, j)  # memory rests while random numbers are made
             _fill(bits, (length + 3) // 4, start // 4, _FIRST_ARRIVALS + attempt, row, key)
             weights, scales = h[start : start + length], scale[start : start + length]
             count, excess = i32(0), f32(0)
@@ -153,15 +168,15 @@ _arrivals_of_small = _make_arrivals(_minus_log_complement_of_small)
 
 
 @compile_rows()
-def _fill(bits: Any, lanes: int, start: int, purpose: int, row: Any, key: Any) -> None:
+def _fill(bits: Any, lanes: int, start: int, purpose: int, row: Row, key: Any) -> None:
     """Random bits from ``lanes`` counters on: their first outputs, then their second ones, and so on."""
     b0, b1, b2, b3 = bits[:lanes], bits[lanes : 2 * lanes], bits[2 * lanes : 3 * lanes], bits[3 * lanes : 4 * lanes]
     for i in range(lanes):
-        b0[i], b1[i], b2[i], b3[i] = philox((u32(start + i), row[0], u32(purpose), row[1]), key)
+        b0[i], b1[i], b2[i], b3[i] = philox((u32(start + i), row.image, u32(purpose), row.draw), key)
 
 
 @compile_rows()
-def poisson(mean: float, purpose: int, row: Any, key: Any) -> int:
+def poisson(mean: float, purpose: int, row: Row, key: Any) -> int:
     """A Poisson number: by products of uniforms below 10, else by Hörmann's transformed rejection (1993, PTRS)."""
     if mean < 10:
         count, product, end = 0, uniform(0, purpose, row, key), math.exp(-mean)
@@ -189,7 +204,7 @@ def poisson(mean: float, purpose: int, row: Any, key: Any) -> int:
 
 
 @compile_rows()
-def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: Any, key: Any) -> None:
+def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: Row, key: Any) -> None:
     """Step 3: keep ``missing`` further categorical draws, made in ascending order and placed by the blocks' sums."""
     points = np.empty(missing + 1)  # partial sums of exponentials over their total are sorted uniforms
     _exponentials(points, row, key)
@@ -207,7 +222,7 @@ def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: Any,
 
 
 @compile_rows(fastmath={"contract"})
-def _exponentials(out: Any, row: Any, key: Any) -> None:
+def _exponentials(out: Any, row: Row, key: Any) -> None:
     bits = np.empty(len(out) + 3, u32)
     _fill(bits, (len(out) + 3) // 4, 0, _TOP_UP, row, key)
     for i in range(len(out)):
@@ -235,15 +250,11 @@ def _find(h: Any, block: int, point: Any) -> int:
     return last
 
 
-@compile_rows(fastmath={"contract"})
-def _drop_negative(h: Any, scale: Any, multiply: bool) -> None:
-    """Units with a minus were not kept."""
-    if multiply:
-        for j in range(len(scale)):
-            scale[j] = max(scale[j], f32(0)) * h[j]
-    else:
-        for j in range(len(scale)):
-            scale[j] = max(scale[j], f32(0))
+@compile_rows()
+def _multiply_positive(h: Any, scale: Any) -> None:
+    """h times the scale, 0 where that has a minus: such units were not kept."""
+    for j in range(len(scale)):
+        scale[j] = max(scale[j], f32(0)) * h[j]
 
 
 @compile_rows()

@@ -43,6 +43,6 @@ class Policy(Protocol):
         """One draw for ``h`` (B, ...)."""
         ...
 
-    def __call__(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        """``draw(h, generator)(h)``, in h's dtype."""
+    def __call__(self, h: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
+        """``draw(h, generator)(h)`` in h's dtype; with ``held``, scale and shift are constants to the gradient."""
         ...

@@ -78,46 +78,50 @@ class SAP:
 
     def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
         """One draw: scale = mask / q (B, ...), shift 0; differentiable in h through q where gradients are on."""
-        _require_activations(h)
-        flat = h.flatten(1)
-        scale = cast(Tensor, _Scale.apply(flat, self, generator))
-        return Affine(scale.reshape(h.shape), 0.0)
+        keep = self.sample_mask(h, generator)
+        return Affine(keep / torch.where(keep, self.keep_probability(h), 1), 0.0)
 
-    def __call__(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        """Pruned and rescaled activations: (B, ...) -> (B, ...), same dtype, mean h; differentiable like ``draw``."""
-        if torch.is_grad_enabled() and h.requires_grad:
-            return self.draw(h, generator)(widen(h)).to(h.dtype)
+    def __call__(self, h: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
+        """Pruned and rescaled activations: (B, ...) -> (B, ...), same dtype, mean h; differentiable like ``draw``.
+
+        In one go: of the draw itself the backward pass keeps the mask alone. ``held`` takes 1 / q for a constant.
+        """
         _require_activations(h)
+        if torch.is_grad_enabled() and h.requires_grad:
+            return cast(Tensor, _Prune.apply(h, self, generator, held))
+        return self.prune(h, generator)
+
+    def prune(self, h: Tensor, generator: torch.Generator, *, keep: Tensor | None = None) -> Tensor:
+        """As a call, without gradient; the mask into ``keep`` (B, N) bool, if given."""
         flat = h.flatten(1)
-        out = self.keep_scale(flat, generator, multiply=True)
+        draws, method, kernel = self.draws(flat.shape[1]), self.sampler, self.kernel
+        out = sampling.prune(flat, draws, generator, method=method, kernel=kernel, keep=keep, wait=False)
         return out.resize_(h.shape).to(h.dtype)  # not a view, so that the net may work on it in place
 
-    def keep_scale(self, h: Tensor, generator: torch.Generator, *, multiply: bool = False) -> Tensor:
-        """keep / q of one draw, or h times it: (B, N) -> (B, N), float32 or wider, without gradient."""
-        draws, method, kernel = self.draws(h.shape[1]), self.sampler, self.kernel
-        return sampling.keep_scale(h, draws, generator, method=method, kernel=kernel, multiply=multiply, wait=False)
 
-
-class _Scale(torch.autograd.Function):
-    """keep / q of one draw, (B, N) -> (B, N), and its derivative through q with the keep-set held."""
+class _Prune(torch.autograd.Function):
+    """h keep / q of one draw, (B, ...) -> (B, ...), and its derivative with the keep-set held."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, policy: SAP, generator: torch.Generator) -> Tensor:
-        scale = policy.keep_scale(h, generator)
-        ctx.save_for_backward(h, scale)
-        ctx.policy = policy
-        return scale
+    def forward(ctx: Any, h: Tensor, policy: SAP, generator: torch.Generator, held: bool) -> Tensor:
+        keep = torch.empty(len(h), math.prod(h.shape[1:]), dtype=torch.bool, device=h.device)
+        out = policy.prune(h, generator, keep=keep)
+        ctx.save_for_backward(h, keep)
+        ctx.policy, ctx.held = policy, held
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, None, None, None]:
         policy: SAP = ctx.policy
-        h, scale = ctx.saved_tensors
-        kernel = kernels.choose(h, policy.kernel)
-        draws = policy.draws(h.shape[1])
-        return kernel.scale_gradient(h, scale, gradients[0], draws, method=policy.sampler), None, None
+        h, keep = ctx.saved_tensors
+        kernel, draws = kernels.choose(h, policy.kernel), policy.draws(keep.shape[1])
+        gradient = kernel.prune_gradient(
+            h.flatten(1), keep, gradients[0].flatten(1), draws, method=policy.sampler, held=ctx.held
+        )
+        return gradient.reshape(h.shape), None, None, None
 
 
 def _weights(h: Tensor) -> Tensor:
