@@ -105,7 +105,7 @@ def evaluate(
         draws: m, fresh draws an image.
         seed: of these draws; never one that an attack or a selection has used.
         batch_size: most rows a forward pass; None is ``default_max_batch``. Halved if the GPU's memory is short. With
-            a kernel that numbers its random numbers (numba, triton) it changes rounding only.
+            a kernel that numbers its random numbers (on a CPU all, on a GPU triton) it changes rounding only.
 
     Raises:
         ValueError: images outside [0, 1] or not finite, labels that do not fit, no draws, a model that returns NaN,

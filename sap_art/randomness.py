@@ -50,8 +50,9 @@ class Stream(torch.Generator):
 def make_stream(device: torch.device | str, place: Place, *labels: object) -> Stream:
     """The stream of a place; ``labels`` name what all passes of the call share, for example seed, call and layer."""
     stream = Stream(device=device)
-    stream.manual_seed(derive_seed(0, *labels, place.draw, place.image))
     stream.key, stream.place = derive_seed(0, *labels), place
+    # A CPU's generator takes the low 32 bits only; by odd factors they differ between images, and between draws.
+    stream.manual_seed((stream.key + 0x9E3779B97F4A7C15 * place.draw + 0xD1B54A32D192ED03 * place.image) % 2**63)
     return stream
 
 

@@ -12,8 +12,8 @@ independent draw, by *first arrivals*:
 
 Why it is exact: independent Poisson counts given their total m are multinomial(m, p); with r - m independent draws
 added they are multinomial(r, p), whatever m was; and a redrawn row is multinomial(r, p) too. The choice of r' changes
-the speed only. What remains is floating point: sums and logarithms in float32, and uniforms on a grid of 2**-31 in the
-numba and triton kernels, of 2**-24 in the torch one, where those next to 1 are refined.
+the speed only. What remains is floating point: sums and logarithms in float32, and uniforms on a grid of 2**-31 where
+they are near 1, so that small rates keep their digits; 31 bits near 0 too in the numba and triton kernels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ def keep_set(
     return choose(weights, kernel).keep_set(weights, draws, generator, method=method)
 
 
-@torch.no_grad()
 def prune(
     h: Tensor,
     draws: int,
@@ -80,7 +79,7 @@ def prune(
         wait: False for not waiting on a GPU: there, a row with NaN or inf comes out as NaN and raises nothing.
     """
     _check(h, draws, method)
-    out = choose(h, kernel).prune(h, draws, generator, method=method, keep=keep)
+    out = choose(h, kernel).prune(h.detach(), draws, generator, method=method, keep=keep)
     if wait and out.numel() and out[:, 0].isnan().any():
         raise not_finite()
     return out

@@ -115,14 +115,15 @@ def test_a_gradient_halves_its_batch_once_and_stays_there() -> None:
     assert first.gradient.flatten(1).any(1).all()
 
 
+@pytest.mark.parametrize("kernel", ["torch", "numba"])
 @pytest.mark.parametrize("estimator", ["bpda", "frozen", "autograd"])
-def test_draws_in_one_batch_give_the_gradient_of_a_loop(estimator: str) -> None:
+def test_draws_in_one_batch_give_the_gradient_of_a_loop(estimator: str, kernel: str) -> None:
     """EOT in one call of 5 draws, in passes of 2 images, and draw by draw: the same numbers up to rounding."""
     y = torch.tensor([0, 1, 2])
     net = model().net
     values = []
     for max_batch in (None, 10, 1):
-        sap = DefendedModel(net, SAP(80, kernel="numba"), seed=1)
+        sap = DefendedModel(net, SAP(80, kernel=kernel), seed=1)
         view = AttackerView(sap, gradient=estimator, draws=5, max_batch=max_batch)
         with view.seeded(9):
             values.append((loss_and_gradient(view, X, y, loss="ce").gradient, view.logits(X)))

@@ -168,10 +168,11 @@ def test_scoring_halves_its_batch_until_it_fits() -> None:
         evaluate(DefendedModel(reference.SmallMemory(small.net, rows=0), policy), X, Y, draws=4, seed=1)
 
 
+@pytest.mark.parametrize("kernel", ["torch", "numba"])
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
-def test_the_draws_do_not_depend_on_the_batch(batch_size: int) -> None:
+def test_the_draws_do_not_depend_on_the_batch(batch_size: int, kernel: str) -> None:
     """Random numbers belong to layer, draw and image: any cut into passes gives the same draws up to rounding."""
-    sap = DefendedModel(model().net, SAP(50, kernel="numba"), seed=1)
+    sap = DefendedModel(model().net, SAP(50, kernel=kernel), seed=1)
     whole = evaluate(sap, X, Y, draws=7, seed=3, batch_size=6).draw_log_probabilities
     cut = evaluate(sap, X, Y, draws=7, seed=3, batch_size=batch_size).draw_log_probabilities
 

@@ -7,7 +7,7 @@ the number of threads or the batch, and a row's numbers not on other rows.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -45,18 +45,24 @@ def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str, kee
 def prune_gradient(h: Tensor, keep: Tensor, gradient: Tensor, draws: int, *, method: str, held: bool) -> Tensor:
     """As in ``plain``, in two passes over a row."""
     source, out = widen(h.detach()).contiguous(), torch.empty(h.shape, dtype=torch.float32, device="cpu")
-    law = Exponents._make(map(f32, exponents(draws, method, margin=0)))
+    law = _law(draws, method)
     arrays = source.numpy(), keep.numpy(), widen(gradient.detach()).contiguous().numpy(), out.numpy()
     work = partial(differentiate_rows, *arrays, law, f32(draws), held)
     in_threads(work, rows=len(h), elements=h.numel())
     return out.to(h.dtype)
 
 
+@cache
+def _law(draws: int, method: str) -> Exponents:
+    """In float32."""
+    return Exponents._make(map(f32, exponents(draws, method, margin=MARGIN)))
+
+
 def _draw(h: Tensor, draws: int, generator: torch.Generator, *, method: str, into: tuple[Tensor, Tensor]) -> None:
     source = widen(h.detach()).contiguous()
     number, place = numbering(generator, len(h))
     key = (np.uint32(number & 0xFFFFFFFF), np.uint32(number >> 32))
-    law = Exponents._make(map(f32, exponents(draws, method, margin=MARGIN)))
+    law = _law(draws, method)
     exact = draws if method == "multinomial" else 0
     work = partial(draw_rows, source.numpy(), into[0].numpy(), into[1].numpy(), law, exact, key, place)
     if not all(in_threads(work, rows=len(h), elements=h.numel())):

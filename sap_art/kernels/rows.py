@@ -83,7 +83,7 @@ def _draw_row(
 ) -> None:
     attempt = 0
     while True:
-        if largest * 32 <= total:
+        if largest * 32 <= total and total > f32(1e-30):  # where 1 / total is a float32
             kept, later = _arrivals_of_small(h, following, scale, law, f32(total), attempt, row, key)
         else:
             kept, later = _arrivals_of_any(h, following, scale, law, f32(total), attempt, row, key)
@@ -128,22 +128,32 @@ def _minus_log_complement_of_small(p: Any) -> Any:
     return p * (f32(1) + p * (f32(1 / 2) + p * (f32(1 / 3) + p * (f32(1 / 4) + p * f32(1 / 5)))))
 
 
-def _make_arrivals(minus_log_complement: Any) -> Any:
+@njit(inline="always")
+def _divided(weight: Any, total: Any, inverse: Any) -> Any:
+    return weight / total
+
+
+@njit(inline="always")
+def _times_inverse(weight: Any, total: Any, inverse: Any) -> Any:
+    return weight * inverse
+
+
+def _make_arrivals(share: Any, minus_log_complement: Any) -> Any:
     @njit(inline="always")
-    def unit(weight: Any, bits: Any, total: Any, law: Exponents) -> Any:
+    def unit(weight: Any, bits: Any, total: Any, inverse: Any, law: Exponents) -> Any:
         """How far the first arrival lies before time 1 (0 if after), and 1 / q with a minus unless it is kept."""
-        p = abs(weight) / total
+        p = share(abs(weight), total, inverse)
         minus_log = minus_log_complement(p)
         slack = max(law.a * p + law.b * minus_log - exponential(bits), f32(0))
-        inverse = f32(1) / max(one_minus_exp(law.c * p + law.d * minus_log), TINY)
-        return slack, (inverse if slack > f32(0) else -inverse)
+        scale = f32(1) / max(one_minus_exp(law.c * p + law.d * minus_log), TINY)
+        return slack, (scale if slack > f32(0) else -scale)
 
     @compile_rows(fastmath={"contract"})
     def arrivals(
         h: Any, following: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: Row, key: Any
     ) -> Any:
         """Steps 1 and 2 for one row: the number kept and the mean number of later arrivals."""
-        bits = np.empty(TILE, u32)
+        bits, inverse = np.empty(TILE, u32), f32(1) / total
         kept, later = 0, 0.0
         for start in range(0, len(h), TILE):
             length = min(TILE, len(h) - start)
@@ -153,7 +163,7 @@ def _make_arrivals(minus_log_complement: Any) -> Any:
             weights, scales = h[start : start + length], scale[start : start + length]
             count, excess = i32(0), f32(0)
             for i in range(length):
-                slack, scales[i] = unit(weights[i], bits[i], total, law)
+                slack, scales[i] = unit(weights[i], bits[i], total, inverse, law)
                 count = i32(count + i32(slack > f32(0)))
                 excess = add_in_any_order(excess, slack)
             kept += count
@@ -163,8 +173,8 @@ def _make_arrivals(minus_log_complement: Any) -> Any:
     return arrivals
 
 
-_arrivals_of_any = _make_arrivals(_minus_log_complement)
-_arrivals_of_small = _make_arrivals(_minus_log_complement_of_small)
+_arrivals_of_any = _make_arrivals(_divided, _minus_log_complement)
+_arrivals_of_small = _make_arrivals(_times_inverse, _minus_log_complement_of_small)
 
 
 @compile_rows()
