@@ -80,17 +80,17 @@ def bench(
 def train(
     arch: Annotated[str, typer.Option(help="Architecture, such as preact-resnet20.")],
     output: Annotated[Path, typer.Option(help="Folder for the checkpoint, its card and the state to resume from.")],
-    recipe: Annotated[str, typer.Option(help="Training recipe.")] = "standard",
+    recipe: Annotated[str, typer.Option(help="standard, or adversarial: fast (FGSM), madry (PGD).")] = "standard",
     data: Annotated[str | None, typer.Option(help="Folder with the training set; else SAP_ART_DATA.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initial weights, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation and attacks.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> int:
     """Train a net and write its checkpoint with a card; interrupted, the same command goes on."""
     from rich.console import Console
 
+    from sap_art.checkpoints import train_and_save
     from sap_art.progress import training_bar
-    from sap_art.training import train_and_save
 
     console = Console()
     with training_bar(console) as report:

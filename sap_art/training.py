@@ -1,42 +1,24 @@
-"""Training recipes: every checkpoint that ships with the package was made by ``train`` through ``sap-art train``."""
+"""Training by a recipe: steps and epochs, augmentation, and the state that an interrupted run goes on from."""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from sap_art import data
-from sap_art.devices import require_device
 from sap_art.networks import build, initialise
 from sap_art.randomness import make_generator
-from sap_art.zoo import file_sha256
+from sap_art.recipes import Recipe, perturb
 
 PADDING = 4
 Images = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """SGD with Nesterov momentum and a one-cycle rate on randomly cropped and flipped images."""
-
-    epochs: int
-    batch_size: int = 128
-    peak_rate: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-
-RECIPES = {"standard": Recipe(epochs=60)}
 
 
 @dataclass(frozen=True)
@@ -54,6 +36,7 @@ class Progress:
 class _Run:
     """All that one training run carries from step to step."""
 
+    recipe: Recipe
     net: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.OneCycleLR
@@ -75,6 +58,10 @@ def train(
 
     Bfloat16 autocast, channels_last. State is kept in ``output/state.pt`` after each epoch; a second call with the
     same settings goes on from there, with other settings raises ValueError.
+
+    The recipe's attack runs in training mode and bfloat16 too: batch norms use the statistics of the batch under
+    attack, and their running statistics also see the images of its steps. A gradient that is NaN or inf there raises
+    FloatingPointError.
     """
     if recipe.epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {recipe.epochs}")
@@ -89,66 +76,6 @@ def train(
         run.epoch += 1
         _save_state(run, output / "state.pt")
     return run.net.eval()
-
-
-def train_and_save(
-    architecture: str,
-    recipe_name: str,
-    *,
-    output: Path,
-    source: str | None,
-    epochs: int | None,
-    seed: int,
-    device: str,
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> Path:
-    """``sap-art train``: train on CIFAR-10, measure on all test images, write ``output/<architecture>.safetensors``.
-
-    Raises:
-        ValueError: unknown architecture or recipe, no epochs, data that is not there.
-    """
-    if recipe_name not in RECIPES:
-        raise ValueError(f"unknown recipe {recipe_name!r}; known: {', '.join(RECIPES)}")
-    recipe = RECIPES[recipe_name] if epochs is None else replace(RECIPES[recipe_name], epochs=epochs)
-    require_device(device)
-    checkpoint = output / f"{architecture}.safetensors"
-    if checkpoint.exists() and not (output / "state.pt").exists():
-        raise ValueError(f"{checkpoint} is there already and no run of it can be resumed; use another --output")
-    images = data.load("cifar10", split="train", source=source)
-    test = data.load("cifar10", split="test", source=source)
-    net = train(architecture, recipe, images, seed=seed, output=output, device=device, report=report)
-    card = {
-        "architecture": architecture,
-        "recipe": {"name": recipe_name, **asdict(recipe)},
-        "dataset": "cifar10",
-        "train_images": len(images[1]),
-        "seed": seed,
-        "accuracy": accuracy(net, test, device=device),
-        "test_images": len(test[1]),
-        "torch": torch.__version__,
-        "machine": platform.machine() if device == "cpu" else torch.cuda.get_device_name(device),
-    }
-    return save_checkpoint(net, card, checkpoint)
-
-
-def save_checkpoint(net: nn.Module, card: dict[str, Any], path: Path) -> Path:
-    """Write ``path`` (safetensors, float32) and its card ``path.with_suffix('.json')``, both by rename."""
-    weights = {name: value.contiguous().cpu() for name, value in net.state_dict().items()}
-    part = path.with_suffix(".part")
-    part.write_bytes(save(weights))
-    card = {**card, "sha256": file_sha256(part)}
-    os.replace(part, path)
-    part.write_text(json.dumps(card, indent=2, sort_keys=True, allow_nan=False) + "\n")
-    os.replace(part, path.with_suffix(".json"))
-    return path
-
-
-@torch.inference_mode()
-def accuracy(net: nn.Module, images: Images, *, device: torch.device | str = "cpu", batch_size: int = 500) -> float:
-    """Fraction of ``images`` that ``net`` gets right in float32, in [0, 1]."""
-    pairs = zip(images[0].split(batch_size), images[1].split(batch_size), strict=True)
-    right = sum(int((net(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in pairs)
-    return right / len(images[1])
 
 
 def _start(architecture: str, recipe: Recipe, *, steps: int, seed: int, device: torch.device | str) -> _Run:
@@ -167,26 +94,39 @@ def _start(architecture: str, recipe: Recipe, *, steps: int, seed: int, device: 
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.peak_rate, total_steps=steps * recipe.epochs, cycle_momentum=False
     )
-    settings = {"architecture": architecture, "seed": seed, "steps": steps, **asdict(recipe)}
-    return _Run(net, optimizer, schedule, settings)
+    settings = {"architecture": architecture, "seed": seed, "steps": steps, **recipe.settings()}
+    return _Run(recipe, net, optimizer, schedule, settings)
 
 
 def _train_epoch(run: _Run, data: Images, report: Callable[[Progress], None]) -> None:
     padded, labels = data
-    device, steps, size = labels.device, run.settings["steps"], run.settings["batch_size"]
-    generator = make_generator("cpu", run.settings["seed"], "epoch", run.epoch)
+    device, seed, steps, size = labels.device, run.settings["seed"], run.settings["steps"], run.recipe.batch_size
+    generator = make_generator("cpu", seed, "epoch", run.epoch)
+    noise = make_generator(device, seed, "attack", run.epoch)
     order = torch.randperm(len(labels), generator=generator)[: steps * size]
     run.net.train()
     for i, index in enumerate(order.split(size)):
         x = _augment(padded, index, generator).to(device)
-        loss, hits = _step(run, x, labels[index.to(device)])
-        report(Progress(run.epoch * steps + i + 1, steps * run.settings["epochs"], run.epoch + 1, loss, hits / size))
+        y = labels[index.to(device)]
+        loss, hits = _step(run, _attacked(run, x, y, generator=noise), y)
+        report(Progress(run.epoch * steps + i + 1, steps * run.recipe.epochs, run.epoch + 1, loss, hits / size))
+
+
+def _attacked(run: _Run, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
+    if run.recipe.attack is None:
+        return x
+    return perturb(x, run.recipe.attack, loss=lambda point: _forward(run.net, point, y)[0], generator=generator)
+
+
+def _forward(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and logits."""
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        logits = net(x.to(memory_format=torch.channels_last))
+        return F.cross_entropy(logits.float(), y), logits
 
 
 def _step(run: _Run, x: Tensor, y: Tensor) -> tuple[float, int]:
-    with torch.autocast(x.device.type, dtype=torch.bfloat16):
-        logits = run.net(x.to(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), y)
+    loss, logits = _forward(run.net, x, y)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     run.optimizer.step()

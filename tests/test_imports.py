@@ -18,12 +18,12 @@ PACKAGE = Path(sap_art.__file__).parent
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
     "calibration cifar devices flags metrics networks process randomness record references threat tiers",
-    "data store zoo",
+    "data recipes store zoo",
     "kernels",
     "sampling",
     "policies",
     "gradients training",
-    "sites stochastic",
+    "checkpoints sites stochastic",
     "defended foreign",
     "attacker entries evaluation",
     "attacks",

@@ -10,19 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sap_art import zoo
-from sap_art.training import (
-    RECIPES,
-    Progress,
-    Recipe,
-    _augment,
-    accuracy,
-    save_checkpoint,
-    train,
-    train_and_save,
-)
+from sap_art import training, zoo
+from sap_art.checkpoints import accuracy, save_checkpoint, train_and_save
+from sap_art.recipes import RECIPES, Attack, Recipe
+from sap_art.training import Progress, _augment, _Run, _step, train
 
 RECIPE = Recipe(epochs=2, batch_size=16, peak_rate=0.05)
+ADVERSARIAL = replace(RECIPE, attack=Attack(8 / 255, step=10 / 255, steps=1))
 
 
 def toy(n: int) -> tuple[Tensor, Tensor]:
@@ -41,19 +35,20 @@ def test_it_learns_and_reports(tmp_path: Path) -> None:
     assert seen[-1].loss < 0.5 * seen[0].loss
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", [RECIPE, ADVERSARIAL], ids=["standard", "adversarial"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, recipe: Recipe) -> None:
     """Stopped within the second epoch, then called again."""
-    whole = train("preact-resnet20", RECIPE, toy(48), seed=1, output=tmp_path / "whole")
+    whole = train("preact-resnet20", recipe, toy(48), seed=1, output=tmp_path / "whole")
 
     def stop(progress: Progress) -> None:
         if progress.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train("preact-resnet20", RECIPE, toy(48), seed=1, output=tmp_path / "cut", report=stop)
+        train("preact-resnet20", recipe, toy(48), seed=1, output=tmp_path / "cut", report=stop)
     seen: list[int] = []
     resumed = train(
-        "preact-resnet20", RECIPE, toy(48), seed=1, output=tmp_path / "cut", report=lambda p: seen.append(p.step)
+        "preact-resnet20", recipe, toy(48), seed=1, output=tmp_path / "cut", report=lambda p: seen.append(p.step)
     )
 
     assert seen == [4, 5, 6]
@@ -66,6 +61,55 @@ def test_another_run_s_state_is_refused(tmp_path: Path) -> None:
     train("preact-resnet20", replace(RECIPE, epochs=1), toy(16), seed=1, output=tmp_path)
     with pytest.raises(ValueError, match="belongs to a run with settings"):
         train("preact-resnet20", RECIPE, toy(16), seed=2, output=tmp_path)
+    with pytest.raises(ValueError, match=r"settings .*, asked for .*'attack': {'eps': 0.03"):
+        train("preact-resnet20", replace(ADVERSARIAL, epochs=1), toy(16), seed=1, output=tmp_path)
+
+
+def test_the_state_of_a_run_without_an_attack_is_what_it_was(tmp_path: Path) -> None:
+    """Runs begun before there were attacks can be resumed."""
+    train("preact-resnet20", replace(RECIPE, epochs=1), toy(16), seed=1, output=tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+
+    assert set(state["settings"]) == {
+        "architecture", "seed", "steps", "images", "epochs", "batch_size", "peak_rate", "momentum", "weight_decay"
+    }  # fmt: skip
+
+
+def test_it_learns_from_attacked_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same crops as without an attack, moved by up to eps and within [0, 1], worse for the net as it stands."""
+    batches: list[tuple[Tensor, float]] = []
+
+    def spy(run: _Run, x: Tensor, y: Tensor) -> tuple[float, int]:
+        loss, hits = _step(run, x, y)
+        batches.append((x, loss))
+        return loss, hits
+
+    monkeypatch.setattr(training, "_step", spy)
+    for name, recipe in (("clean", RECIPE), ("attacked", ADVERSARIAL)):
+        train("preact-resnet20", replace(recipe, epochs=1), toy(48), seed=1, output=tmp_path / name)
+    clean, attacked = batches[:3], batches[3:]
+    moved = torch.stack([a - c for (a, _), (c, _) in zip(attacked, clean, strict=True)])
+
+    assert moved.abs().max().item() == pytest.approx(8 / 255, abs=1e-6)
+    assert min(x.min() for x, _ in attacked) >= 0
+    assert max(x.max() for x, _ in attacked) <= 1
+    assert not torch.equal(moved[0], moved[1])
+    assert attacked[0][1] > clean[0][1] + 0.1
+
+
+def test_each_epoch_has_its_own_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images twice would be the same attack twice."""
+    states: list[Tensor] = []
+
+    def spy(x: Tensor, attack: Attack, *, loss: object, generator: torch.Generator) -> Tensor:
+        states.append(generator.get_state())
+        return x
+
+    monkeypatch.setattr(training, "perturb", spy)
+    train("preact-resnet20", ADVERSARIAL, toy(16), seed=1, output=tmp_path / "one")
+    train("preact-resnet20", ADVERSARIAL, toy(16), seed=2, output=tmp_path / "two")
+
+    assert len({state.numpy().tobytes() for state in states}) == 4
 
 
 def test_the_global_generator_is_not_touched(tmp_path: Path) -> None:
@@ -117,7 +161,7 @@ def test_the_test_set_is_needed_before_any_training(tmp_path: Path) -> None:
 
 def test_unknown_names_raise(tmp_path: Path) -> None:
     """Before any data is read."""
-    with pytest.raises(ValueError, match="unknown recipe 'sam'; known: standard"):
+    with pytest.raises(ValueError, match="unknown recipe 'sam'; known: standard, fast, madry"):
         train_and_save("preact-resnet20", "sam", output=tmp_path, source=None, epochs=1, seed=1, device="cpu")
     with pytest.raises(ValueError, match="unknown architecture 'vit'; known: preact-resnet20"):
         train("vit", RECIPE, toy(16), seed=1, output=tmp_path)
@@ -131,7 +175,7 @@ def test_the_shipped_checkpoint_is_what_its_card_says() -> None:
     """Trained by the standard recipe on the 50,000 images, at least 91 % of all 10,000 test images right."""
     card = zoo.load_card("preact-resnet20")
 
-    assert card.recipe == {"name": "standard", **RECIPES["standard"].__dict__}
+    assert card.recipe == {"name": "standard", **RECIPES["standard"].settings()}
     assert (card.train_images, card.test_images) == (50_000, 10_000)
     assert card.accuracy >= 0.91
 

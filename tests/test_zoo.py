@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sap_art import data, zoo
+from sap_art.checkpoints import save_checkpoint
 from sap_art.networks import ARCHITECTURES, build, initialise
-from sap_art.training import save_checkpoint
 
 ARCHITECTURE = "preact-resnet20"
 CARD: dict[str, Any] = {
@@ -122,6 +122,22 @@ def test_list_nets(folder: Path):
         zoo.Entry("absent", ARCHITECTURE, 0.1, None, False),
         zoo.Entry("mine", ARCHITECTURE, 0.1, size, True),
     ]
+
+
+def test_several_checkpoints_of_one_architecture(folder: Path, net: nn.Module):
+    """A checkpoint has the name of its file, whatever its architecture; a second one needs two files, no more."""
+    save_checkpoint(net, CARD, folder / f"{ARCHITECTURE}.safetensors")
+    other = build(ARCHITECTURE, device="cpu")
+    initialise(other, torch.Generator().manual_seed(1))
+    save_checkpoint(other, {**CARD, "accuracy": 0.2}, folder / f"{ARCHITECTURE}-fast.safetensors")
+    entries = {entry.name: (entry.architecture, entry.accuracy) for entry in zoo.list_nets(folder=folder)}
+
+    assert entries == {name: (ARCHITECTURE, a) for name, a in
+                       ((ARCHITECTURE, 0.1), (f"{ARCHITECTURE}-fast", 0.2), ("mine", 0.1))}  # fmt: skip
+    for name, expected in ((ARCHITECTURE, net), (f"{ARCHITECTURE}-fast", other)):
+        assert torch.equal(
+            zoo.load(name, folder=folder).get_parameter("head.weight"), expected.get_parameter("head.weight")
+        )
 
 
 def test_list_names_what_is_not_trained(tmp_path: Path):
