@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -35,7 +35,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode,  # pyright: ignore[reportPrivateUsage]
+    _pop_mode_temporarily,  # pyright: ignore[reportPrivateUsage]
+)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,12 @@ class _FunctionMode(TorchFunctionMode):
         return self._call(func, args, kwargs or {})
 
 
+def _without(mode: TorchFunctionMode) -> AbstractContextManager[Any]:
+    """Within, the mode does not look, if it is the innermost one; torch has no public name for this."""
+    innermost = _get_current_function_mode() is mode
+    return _pop_mode_temporarily() if innermost else nullcontext()
+
+
 class SiteScope:
     """While open, replaces every activation's output h (B, ...) by ``visit(h, site)``; for one forward pass.
 
@@ -141,6 +151,7 @@ class SiteScope:
         self._rule = rule
         self._visit = visit
         self._functions = frozenset(rule.functions)
+        self._mode = _FunctionMode(self._call_function)
         self._met: list[Site] = []
         self._depth = 0
         self._undo = ExitStack()
@@ -158,7 +169,7 @@ class SiteScope:
                 undo.callback(module.register_forward_pre_hook(self._enter_module, prepend=True).remove)
                 leave = partial(self._leave_module, None if is_gate else name)
                 undo.callback(module.register_forward_hook(leave, always_call=True).remove)
-            undo.enter_context(_FunctionMode(self._call_function))
+            undo.enter_context(self._mode)
             _THREAD.scopes.append(self)
             undo.callback(_THREAD.scopes.remove, self)
             self._undo = undo.pop_all()
@@ -198,7 +209,8 @@ class SiteScope:
         for scope in paused:
             scope._depth += 1
         try:
-            return self._visit(h, site)
+            with _without(self._mode):  # a visit is a hundred operations that need no look at each
+                return self._visit(h, site)
         finally:
             for scope in paused:
                 scope._depth -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,15 +17,15 @@ _TOP_UP, _LATER_ARRIVALS = 1 << 20, 1 << 21  # purposes; the attempt is added, f
 class Numbers(Protocol):
     """What a draw needs; ``rows`` are their numbers in the whole call, ``attempt`` counts the draws afresh."""
 
-    def log_uniform(self, like: Tensor, rows: range, *, attempt: int) -> Tensor:
+    def log_uniform(self, like: Tensor, rows: Sequence[int], *, attempt: int) -> Tensor:
         """log U, one for each element of ``like`` (B, N): finite, without steps where U is near 1."""
         ...
 
-    def poisson(self, mean: Tensor, rows: range, *, attempt: int) -> Tensor:
+    def poisson(self, mean: Tensor, rows: Sequence[int], *, attempt: int) -> Tensor:
         """One Poisson number for each mean (B,), int64."""
         ...
 
-    def uniform(self, counts: Tensor, rows: range) -> Tensor:
+    def uniform(self, counts: Tensor, rows: Sequence[int]) -> Tensor:
         """``counts`` (B,) float64 in [0, 1), one row after the other, ascending within a row: (sum of counts,)."""
         ...
 
@@ -43,7 +44,7 @@ class RowNumbers:
         self._generator = np.random.Generator(self._bits)
         self._key, self._place = key, place
 
-    def log_uniform(self, like: Tensor, rows: range, *, attempt: int) -> Tensor:
+    def log_uniform(self, like: Tensor, rows: Sequence[int], *, attempt: int) -> Tensor:
         kind = torch.int64 if like.dtype == torch.float64 else torch.int32
         bits = torch.empty(like.shape, dtype=kind, device="cpu")
         words = bits.numpy()
@@ -56,14 +57,14 @@ class RowNumbers:
         step = 2.0 ** (1 - 8 * words.itemsize) * (1 - torch.finfo(like.dtype).eps / 2)
         return bits.to(like.dtype).mul_(-step).sub_(step / 2).log1p_()
 
-    def poisson(self, mean: Tensor, rows: range, *, attempt: int) -> Tensor:
+    def poisson(self, mean: Tensor, rows: Sequence[int], *, attempt: int) -> Tensor:
         numbers: list[int] = []
         for value, row in zip(mean.tolist(), rows, strict=True):
             self._start(row, _LATER_ARRIVALS + attempt)
             numbers.append(self._generator.poisson(value))
         return torch.tensor(numbers, device="cpu")
 
-    def uniform(self, counts: Tensor, rows: range) -> Tensor:
+    def uniform(self, counts: Tensor, rows: Sequence[int]) -> Tensor:
         parts: list[np.ndarray] = []
         for count, row in zip(counts.tolist(), rows, strict=True):
             self._start(row, _TOP_UP)
@@ -85,16 +86,16 @@ class DeviceNumbers:
     def __init__(self, generator: torch.Generator) -> None:
         self._generator, self._other = generator, spawn_generator(generator)
 
-    def log_uniform(self, like: Tensor, rows: range, *, attempt: int) -> Tensor:
+    def log_uniform(self, like: Tensor, rows: Sequence[int], *, attempt: int) -> Tensor:
         generator = self._other if attempt else self._generator
         v = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
         finer = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
         eps = torch.finfo(like.dtype).eps  # uniforms come on a grid of eps / 2: refine it, for U near 1 needs digits
         return v.add_(finer, alpha=eps / 2).mul_(-(1 - eps)).log1p_()
 
-    def poisson(self, mean: Tensor, rows: range, *, attempt: int) -> Tensor:
+    def poisson(self, mean: Tensor, rows: Sequence[int], *, attempt: int) -> Tensor:
         return torch.poisson(mean.double(), self._other).long()
 
-    def uniform(self, counts: Tensor, rows: range) -> Tensor:
+    def uniform(self, counts: Tensor, rows: Sequence[int]) -> Tensor:
         total = int(counts.sum())
         return torch.rand(total, generator=self._other, dtype=torch.float64, device=counts.device)

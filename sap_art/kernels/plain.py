@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,25 +101,27 @@ def _kept_probability(log_missed: Tensor) -> Tensor:
     return log_missed.expm1_().neg_().add_(8 * torch.finfo(log_missed.dtype).tiny)
 
 
-def _multinomial(p: Tensor, rate: Tensor, draws: int, numbers: Numbers, rows: range) -> Tensor:
+def _multinomial(p: Tensor, rate: Tensor, draws: int, numbers: Numbers, rows: Sequence[int]) -> Tensor:
     keep, missing = _first_arrivals(rate, draws, numbers, rows, attempt=0)
-    for i in (missing < 0).nonzero()[:, 0].tolist():
-        attempt = 0
-        while missing[i] < 0:
-            attempt += 1
-            again = slice(i, i + 1)
-            keep[again], missing[again] = _first_arrivals(rate[again], draws, numbers, rows[again], attempt=attempt)
+    attempt = 0
+    while len(overshot := (missing < 0).nonzero()[:, 0]):
+        attempt += 1
+        again = [rows[i] for i in overshot.tolist()]
+        keep[overshot], missing[overshot] = _first_arrivals(rate[overshot], draws, numbers, again, attempt=attempt)
     missing = torch.where(p.amax(1) > 0, missing, 0)  # a row of zeros has nothing to draw
     _top_up(keep, p, missing, numbers.uniform(missing, rows))
     return keep
 
 
-def _first_arrivals(rate: Tensor, draws: int, numbers: Numbers, rows: range, *, attempt: int) -> tuple[Tensor, Tensor]:
+def _first_arrivals(
+    rate: Tensor, draws: int, numbers: Numbers, rows: Sequence[int], *, attempt: int
+) -> tuple[Tensor, Tensor]:
     """Steps 1 and 2: the units kept (B, N) and how many draws each row still lacks (B,), negative if too many."""
     slack = numbers.log_uniform(rate, rows, attempt=attempt).add_(rate).clamp_(min=0)
     later = numbers.poisson(slack.sum(1), rows, attempt=attempt)
     keep = _positive(slack)
-    return keep, draws - keep.count_nonzero(1) - later
+    kept = sum(part.sum(1).long() for part in keep.split(2**24, dim=1))  # a float32 counts so far
+    return keep, draws - kept - later
 
 
 def _positive(x: Tensor) -> Tensor:
