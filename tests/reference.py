@@ -126,17 +126,17 @@ def pruned_rows(length: int, method: str, generator: torch.Generator) -> tuple[T
 
 
 class Coin(nn.Module):
-    """Right with probability p whatever the input: labels are read from the first pixel, classes are two."""
+    """Right with probability p whatever the input: labels are read from the first pixel, they are 0 and 1."""
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, classes: int = 2) -> None:
         super().__init__()
-        self.p = p
+        self.p, self.classes = p, classes
 
     def forward(self, x: Tensor) -> Tensor:
         label = (x.flatten(1)[:, 0] > 0.5).long()
         right = torch.rand(len(x), device=x.device) < self.p
         predicted = torch.where(right, label, 1 - label)
-        return nn.functional.one_hot(predicted, 2).float() + 0.0 * x.flatten(1).sum(1, keepdim=True)
+        return nn.functional.one_hot(predicted, self.classes).float() + 0.0 * x.flatten(1).sum(1, keepdim=True)
 
 
 def coin_data(n: int) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms.split()
 CORE = {"numpy", "safetensors", "scipy", "torch"}
 FIELD = {"art", "autoattack", "pkg_resources", "pyautoattack", "robustbench", "timm", "torchvision"}
 BEYOND_CORE = {
+    "attacks.hopskipjump": FIELD,
     "attacks.library": FIELD,
     "cifar": {"torchvision"},
     "cli": {"rich", "typer"},

@@ -6,7 +6,20 @@ was. A gradient that is not finite raises FloatingPointError: an attack that sta
 """
 
 from sap_art.attacks.eot_apgd import eot_apgd
+from sap_art.attacks.hopskipjump import hopskipjump
+from sap_art.attacks.library import art_pgd, autoattack_rand, autoattack_standard
 from sap_art.attacks.noise import noise
+from sap_art.attacks.square import square
 from sap_art.attacks.transfer import fgsm, pgd
 
-__all__ = ["eot_apgd", "fgsm", "noise", "pgd"]
+__all__ = [
+    "art_pgd",
+    "autoattack_rand",
+    "autoattack_standard",
+    "eot_apgd",
+    "fgsm",
+    "hopskipjump",
+    "noise",
+    "pgd",
+    "square",
+]

@@ -60,14 +60,34 @@ def loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str) ->
     return value
 
 
+@torch.no_grad()
+def mean_loss(view: AttackerView, x: Tensor, y: Tensor, *, loss: str) -> Tensor:
+    """The named loss at ``x`` over fresh draws, without a gradient: (B, ...), (B,) -> (B,).
+
+    Raises:
+        ValueError: unknown loss.
+        FloatingPointError: logits with NaN or inf.
+    """
+    measure = _known(loss)
+
+    def work(rows: int) -> Tensor:
+        return torch.cat(in_blocks(view.model, len(x), rows, lambda part: measure(view.logits(x[part]), y[part])))
+
+    with view.model.noise.call():
+        losses = halving(min(view.images_per_pass(x.device), max(1, len(x))), work)
+    bad = int((~torch.isfinite(losses)).sum())
+    if bad:
+        raise FloatingPointError(f"the logits are NaN or inf on {bad} of {len(x)} images: the attack cannot proceed")
+    return losses
+
+
 def raw_loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str) -> Value:
     """As ``loss_and_gradient``, with whatever comes out; a block of images at a time, so that the draws fit."""
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+    measure = _known(loss)
 
     def work(rows: int) -> Value:
         def block(part: slice) -> Value:
-            return _block(view, x[part], y[part], LOSSES[loss])
+            return _block(view, x[part], y[part], measure)
 
         losses, gradients = zip(*in_blocks(view.model, len(x), rows, block), strict=True)
         if rows < view.images_per_pass(x.device):
@@ -76,6 +96,12 @@ def raw_loss_and_gradient(view: AttackerView, x: Tensor, y: Tensor, *, loss: str
 
     with view.model.noise.call():
         return halving(min(view.images_per_pass(x.device), max(1, len(x))), work)
+
+
+def _known(loss: str) -> Callable[[Tensor, Tensor], Tensor]:
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+    return LOSSES[loss]
 
 
 def _block(view: AttackerView, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> Value:
