@@ -334,12 +334,12 @@ def test_draws_of_one_image_are_one_cluster() -> None:
 
 def test_the_curve() -> None:
     """K of the protocol up to m; averaging lowers confidence at each step."""
-    logs, y = softmax_draws(17, 23, 150)
+    logs, y = softmax_draws(17, 20, 150)
     curve = calibration_curve(logs, y, seed=18)
     gaps = [point.intervals.gap.value for point in curve]
 
     assert [point.draws for point in curve] == [1, 2, 5, 10, 20]
-    assert [len(point.groups) for point in curve] == [23, 11, 4, 2, 1]
+    assert [len(point.groups) for point in curve] == [20, 10, 4, 2, 1]
     assert gaps == sorted(gaps, reverse=True)
     assert curve == calibration_curve(logs, y, seed=18)
     assert curve[1] == mean_of_draws(logs, y, draws=2, seed=18)
