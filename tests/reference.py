@@ -105,6 +105,43 @@ def _bits(units: int, row: int, purpose: int, key: tuple[int, int]) -> list[int]
     return out
 
 
+def calibration_scores(
+    p: NDArray[np.float64], y: NDArray[np.int64], *, bins: int, copies: Sequence[int] | None = None
+) -> dict[str, float]:
+    """All calibration scores, image by image; each image is there ``copies`` times, in the bin it has once."""
+    n = len(y)
+    ranks = {image: 1 + rank for rank, image in enumerate(sorted(range(n), key=lambda i: p[i].max()))}
+    width: dict[int, list[float]] = {}
+    mass: dict[int, list[tuple[float, float]]] = {}
+    brier, nll, gap = [], [], []
+    for i in range(n):
+        confidence, right = float(p[i].max()), float(p[i].argmax() == y[i])
+        b = next(b for b in range(bins) if confidence <= (b + 1) / bins)
+        for _ in range(1 if copies is None else copies[i]):
+            width.setdefault(b, []).append(confidence - right)
+            mass.setdefault(int((ranks[i] - 0.5) * bins / n), []).append((confidence, right))
+            brier.append(sum((p[i, c] - (c == y[i])) ** 2 for c in range(p.shape[1])))
+            nll.append(-math.log(p[i, y[i]]))
+            gap.append(confidence - right)
+    plain = debiased = 0.0
+    for members in mass.values():
+        size = len(members)
+        if size < 2:
+            continue
+        accuracy = sum(right for _, right in members) / size
+        squared = (accuracy - sum(confidence for confidence, _ in members) / size) ** 2
+        plain += size / len(gap) * squared
+        debiased += size / len(gap) * (squared - accuracy * (1 - accuracy) / (size - 1))
+    return {
+        "ece": sum(abs(sum(members)) for members in width.values()) / len(gap),
+        "squared_l2": debiased,
+        "plain_l2": plain,
+        "brier": sum(brier) / len(brier),
+        "nll": sum(nll) / len(nll),
+        "gap": sum(gap) / len(gap),
+    }
+
+
 @dataclass(frozen=True)
 class NaiveSAP(SAP):
     """SAP with the gradient that must never come back: 0 / 0 where nothing is kept, hidden by the mask."""
