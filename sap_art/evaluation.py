@@ -86,11 +86,19 @@ class Evaluation:
         groups = self.draws // draws
         grouped = self.draw_log_probabilities[: groups * draws].unflatten(0, (groups, draws))
         right = torch.stack([_GROUP_RIGHT[predictor](group, self.labels) for group in grouped])
+        if not self.per_example:
+            return metrics.shared_noise_accuracy(right, seed=groups)
         return metrics.accuracy(right.sum(0), groups)
 
     def persistent(self, submissions: int) -> Estimate:
         """P(right in all of M submissions of the image), unbiased; M <= m."""
         return metrics.persistent(self.correct, self.draws, submissions)
+
+
+def accuracy_difference(first: Evaluation, second: Evaluation, *, seed: int, comparisons: int = 1) -> Estimate:
+    """Accuracy of first minus accuracy of second on the same images, paired; see ``metrics.accuracy_gap``."""
+    per_example = first.per_example and second.per_example
+    return metrics.accuracy_gap(first.right, second.right, per_example=per_example, seed=seed, comparisons=comparisons)
 
 
 def evaluate(

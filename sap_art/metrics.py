@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import gammaln
 from torch import Tensor
+
+from sap_art.randomness import derive_seed
 
 Z95 = float(stats.norm.ppf(0.975))
 BOOTSTRAP = 2000
@@ -62,8 +66,7 @@ def shared_noise_accuracy(right: Tensor, *, seed: int) -> Estimate:
     shares = right.double().numpy()
     rng = np.random.default_rng(seed)
     m, n = shares.shape
-    images = rng.multinomial(n, np.full(n, 1 / n), BOOTSTRAP) / n
-    draws = rng.multinomial(m, np.full(m, 1 / m), BOOTSTRAP) / m
+    images, draws = _resampled(rng, n), _resampled(rng, m)
     low, high = np.quantile(np.einsum("bm,mn,bn->b", draws, shares, images, optimize=True), (0.025, 0.975))
     plain = mean_interval(shares.mean(0))
     return Estimate(plain.value, min(plain.low, float(low)), max(plain.high, float(high)))
@@ -86,15 +89,55 @@ def persistent(correct: Tensor, draws: int, submissions: int) -> Estimate:
     return mean_interval(np.where(enough, np.minimum(1.0, np.exp(log_share)), 0.0))
 
 
-def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], *, seed: int) -> Estimate:
-    """Mean of first - second over the same images (B,) with a bootstrap interval over images (2,000 resamples)."""
+def paired_difference(
+    first: NDArray[np.float64], second: NDArray[np.float64], *, seed: int, comparisons: int = 1
+) -> Estimate:
+    """Mean of first - second over the same images (B,) with a bootstrap interval over images (2,000 resamples).
+
+    The interval is one of ``comparisons`` that hold together with 95 % (Bonferroni).
+    """
     if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
         raise ValueError(f"paired shares must have one shape (B,), B > 0, got {first.shape} and {second.shape}")
     difference = first - second
     rng = np.random.default_rng(seed)
     means = difference[rng.integers(0, len(difference), (BOOTSTRAP, len(difference)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(difference.mean()), float(low), float(high))
+    return Estimate(float(difference.mean()), *_middle(means, comparisons))
+
+
+def accuracy_gap(first: Tensor, second: Tensor, *, per_example: bool, seed: int, comparisons: int = 1) -> Estimate:
+    """Accuracy of first minus accuracy of second on the same images: (m, B), (m', B) bool -> in [-1, 1].
+
+    As ``paired_difference``; where images share the noise of a draw (``per_example`` False) the draws of each side
+    are resampled too, jointly for all images.
+    """
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.numel():
+        raise ValueError(
+            f"both sides must be draws (m, B) of the same images, got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    a, b = first.double().cpu().numpy(), second.double().cpu().numpy()
+    if per_example:
+        return paired_difference(a.mean(0), b.mean(0), seed=seed, comparisons=comparisons)
+    rng = np.random.default_rng(seed)
+    images = _resampled(rng, a.shape[1])
+    means = [np.einsum("bm,mn,bn->b", _resampled(rng, len(side)), side, images, optimize=True) for side in (a, b)]
+    return Estimate(float(a.mean() - b.mean()), *_middle(means[0] - means[1], comparisons))
+
+
+def ranks(shares: Mapping[str, NDArray[np.float64]], *, seed: int) -> dict[str, int]:
+    """Rank of each entry: 1 + the entries that are significantly better on the same images (paired 95 % interval).
+
+    ``shares`` holds each entry's shares of right draws (B,), image by image. Entries that no comparison separates
+    share a rank.
+
+    >>> ranks({"a": np.full(9, 0.9), "b": np.full(9, 0.5), "c": np.full(9, 0.5)}, seed=1)
+    {'a': 1, 'b': 2, 'c': 2}
+    """
+    better = dict.fromkeys(shares, 0)
+    for one, other in combinations(sorted(shares), 2):
+        difference = paired_difference(shares[one], shares[other], seed=derive_seed(seed, "rank", one, other))
+        better[other] += difference.low > 0
+        better[one] += difference.high < 0
+    return {name: 1 + count for name, count in better.items()}
 
 
 def upper_bound(correct: Tensor, draws: int) -> Tensor:
@@ -103,6 +146,17 @@ def upper_bound(correct: Tensor, draws: int) -> Tensor:
     s = correct.numpy()
     bound = stats.beta.ppf(0.95, s + 1, np.maximum(draws - s, 1))
     return torch.from_numpy(np.where(s == draws, 1.0, bound))
+
+
+def _resampled(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Weights (2,000, n) of bootstrap resamples of n things, each row with sum 1."""
+    return rng.multinomial(n, np.full(n, 1 / n), BOOTSTRAP) / n
+
+
+def _middle(means: NDArray[np.float64], comparisons: int) -> tuple[float, float]:
+    """The percentile interval that, with as many others, holds with 95 %."""
+    low, high = np.quantile(means, (0.025 / comparisons, 1 - 0.025 / comparisons))
+    return float(low), float(high)
 
 
 def _log_choose(n: NDArray[np.float64] | int, k: int) -> NDArray[np.float64]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -14,24 +16,64 @@ from sap_art.evaluation import evaluate
 from sap_art.flags import flag, raised_if
 from sap_art.randomness import derive_seed
 from sap_art.record import Flag, GradientInfo
+from sap_art.same_law import independent_groups, same_law
 from sap_art.stochastic import StochasticModel
 
 COPIES, CALLS = 8, 32
+HALF = 1000
+P_VALUE = 1e-3
 ZERO_SHARE = 0.01
 
 
 @torch.no_grad()
 def batch_shared_noise(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
-    """Raised if copies of one image in one batch agree although calls differ and noise per example is declared."""
+    """Raised if noise per example is declared, but copies of an image in one batch are alike, or unlike single ones.
+
+    Two exact tests on the first image's largest logit against the rest, each at p < 1e-3: whether draws of one batch
+    are more alike than draws of different batches (permutations), and whether draws made in batches and one by one
+    have one law (Kolmogorov-Smirnov). Either way batched and looped expectations over draws would disagree.
+    """
     code = "batch-shared-noise"
     with model.seeded(derive_seed(seed, code)):
-        calls = torch.stack([model.single(x[:1].repeat(COPIES, *[1] * (x.ndim - 1))) for _ in range(CALLS)])
-    between = (calls.amax(0) - calls.amin(0)).max().item()
-    within = (calls.amax(1) - calls.amin(1)).max().item()
-    # Rows of one batch can differ in the last bits by the order of sums, so "equal" is relative to the calls.
-    shared = between > 1e-4 and within < 1e-2 * between
-    evidence = f"{COPIES} copies in a batch differ by {within:.3g}, {CALLS} calls by {between:.3g} (largest logit)"
-    return raised_if(shared and model.per_example, code, evidence, value=within, threshold=1e-2 * between)
+        batched = torch.stack([model.single(x[:1].repeat(COPIES, *[1] * (x.ndim - 1))) for _ in range(CALLS)])
+        looped = torch.stack([model.single(x[:1]) for _ in range(CALLS * COPIES // 2)])
+    if not (batched.isfinite().all() and looped.isfinite().all()):
+        return flag(code, "not-checked", "the model returned NaN or inf logits")
+    label = looped.mean((0, 1)).argmax()
+    together, alone = (_log_odds(logits, label) for logits in (batched, looped))
+    tolerance = _tolerance(looped)
+    alike = independent_groups(together, seed=derive_seed(seed, code)) if np.ptp(together) > tolerance else 1.0
+    unlike = same_law(together[:, : COPIES // 2].ravel(), alone.ravel(), tolerance=tolerance)
+    evidence = (
+        f"{CALLS} batches of {COPIES} copies: p = {alike:.2g} that draws of a batch are independent, "
+        f"p = {unlike:.2g} that they have the law of {alone.size} single ones"
+    )
+    value = min(alike, unlike)
+    return raised_if(value < P_VALUE and model.per_example, code, evidence, value=value, threshold=P_VALUE)
+
+
+@torch.no_grad()
+def state_between_calls(model: StochasticModel, x: Tensor, y: Tensor, *, seed: int) -> Flag:
+    """Raised if the law of a draw moves with the number of calls: the first 1,000 of 2,000 against the last 1,000.
+
+    What is compared are the log-odds of the first image's label over calls with this image alone, which do not
+    saturate as probabilities do. Two-sample Kolmogorov-Smirnov test, p < 1e-3: exact for continuous numbers,
+    conservative for discrete ones, and blind to rounding. A state that moves sooner than the probe is called is not
+    seen, so call it before the attacks.
+    """
+    code = "state-between-calls"
+    with model.seeded(derive_seed(seed, code)):
+        logits = torch.cat([model.single(x[:1]) for _ in range(2 * HALF)])
+    if not logits.isfinite().all():
+        return flag(code, "not-checked", "the model returned NaN or inf logits")
+    odds = _log_odds(logits, y[0])
+    first, last = odds[:HALF], odds[HALF:]
+    p = same_law(first, last, tolerance=_tolerance(logits))
+    evidence = (
+        f"log-odds of the label {first.mean():.3g} (sd {first.std():.3g}) in the first {HALF} calls, "
+        f"{last.mean():.3g} (sd {last.std():.3g}) in the last; p = {p:.2g} that they have one law"
+    )
+    return raised_if(p < P_VALUE, code, evidence, value=p, threshold=P_VALUE)
 
 
 def coupled_generator(model: StochasticModel, x: Tensor, y: Tensor, *, seed: int) -> Flag:
@@ -91,6 +133,18 @@ def zero_or_non_finite(shares: dict[str, GradientInfo]) -> Flag:
     value = max(shares[worst].zero, shares[worst].non_finite)
     evidence = "; ".join(f"{name}: {s.zero:.1%} zero, {s.non_finite:.1%} not finite" for name, s in shares.items())
     return raised_if(value > ZERO_SHARE, "zero-or-non-finite-gradient", evidence, value=value, threshold=ZERO_SHARE)
+
+
+def _log_odds(logits: Tensor, label: Tensor) -> NDArray[np.float64]:
+    """Log of p / (1 - p) for the class ``label``: (..., C) -> (...)."""
+    others = torch.arange(logits.shape[-1], device=logits.device) != label
+    odds = logits.double()[..., label] - logits.double()[..., others].logsumexp(-1)
+    return odds.cpu().numpy()
+
+
+def _tolerance(logits: Tensor) -> float:
+    """What rounding may do to log-odds."""
+    return 1e-4 * max(1e-12, logits.abs().max().item())
 
 
 class _GradientCalls(TorchFunctionMode):

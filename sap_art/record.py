@@ -98,11 +98,18 @@ class Flag:
 
 @dataclass(frozen=True)
 class GradientInfo:
-    """Share of images whose gradient is exactly zero, or not finite, at the clean image."""
+    """Share of images whose gradient is exactly zero, or not finite; medians over images of its signal, if measured.
+
+    See ``gradient_signal.GradientSignal`` for the definitions.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     zero: float
     non_finite: float
+    snr: float | None = None
+    split_half_cosine: float | None = None
+    sign_agreement: float | None = None
+    dense_cosine: float | None = None
 
 
 @dataclass(frozen=True)

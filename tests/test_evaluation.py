@@ -54,6 +54,18 @@ def test_predictors_over_disjoint_groups() -> None:
     assert result.under("vote", 3).value == 0.5
 
 
+def test_shared_noise_widens_the_interval_of_every_predictor() -> None:
+    """30 images that are right together in half of the groups: as uncertain as one coin tossed 8 times."""
+    right = (torch.arange(16) < 8)[:, None].expand(16, 30).float()
+    draws = torch.stack([right, 1 - right], -1).log_softmax(-1)
+    alone, shared = (
+        Evaluation(draws, torch.zeros(30).long(), per_example).under("vote", 2) for per_example in (True, False)
+    )
+
+    assert alone.value == shared.value == 0.5
+    assert shared.high - shared.low > 0.4 > alone.high - alone.low
+
+
 @pytest.mark.parametrize(("predictor", "draws"), [("single", 2), ("mean_prob", 5), ("vote", 0), ("median", 1)])
 def test_impossible_predictors_raise(predictor: str, draws: int) -> None:
     """More draws than there are, or no such predictor."""

@@ -94,7 +94,7 @@ def test_shared_noise_in_a_batch_is_seen(net: nn.Module, honest: DefendedModel) 
         def forward(self, x: Tensor) -> Tensor:
             return net(x) * (1 if torch.rand(()) < 0.7 else -1)
 
-    for seed in range(5):
+    for seed in range(2):
         assert probes.batch_shared_noise(wrap(PerBatchCoin()), X, seed=seed).state == "raised"
     assert probes.batch_shared_noise(wrap(shared, seed=1), X, seed=1).state == "raised"
     assert probes.batch_shared_noise(wrap(shared, per_example=False, seed=1), X, seed=1).state == "clear"
@@ -222,6 +222,88 @@ def test_two_images_alone_do_not_raise_it() -> None:
 
     assert (found(2), found(3)) == ("clear", "raised")
     assert diagnostics.transfer_beats_white_box({}, transfer=[], white_box=["w"], seed=1).state == "clear"
+
+
+def shares(counts: list[int], draws: int = 200) -> Evaluation:
+    """Image i right in exactly ``counts[i]`` draws, evenly among even and odd ones."""
+    right = torch.arange(draws)[:, None] < torch.tensor(counts)
+    return Evaluation(
+        torch.stack([right.float(), 1 - right.float()], -1).log_softmax(-1), torch.zeros(len(counts)).long()
+    )
+
+
+def test_a_black_box_that_beats_the_white_box_is_seen() -> None:
+    """By any of its attacks, at the edge of the interval; missing columns are not called clear."""
+
+    def found(white: Evaluation, *black: Evaluation) -> str:
+        columns = {"w": white, **{f"b{i}": b for i, b in enumerate(black)}}
+        names = [f"b{i}" for i in range(len(black))]
+        return diagnostics.black_box_beats_white_box(columns, black_box=names, white_box=["w"], seed=1).state
+
+    half, less = shares([100] * 64), shares([98] * 64)
+    assert found(half, half, less) == "raised"
+    assert found(less, half) == found(half, half) == "clear"
+    # 12 images down and 3 up by a tenth is 2.4 standard errors, 13 and 8 is 1.1; no image is significant by itself.
+    assert found(half, shares([90] * 12 + [110] * 3 + [100] * 49)) == "raised"
+    assert found(half, shares([90] * 13 + [110] * 8 + [100] * 43)) == "clear"
+    # Three images by themselves, though the mean says otherwise.
+    assert found(half, shares([20] * 3 + [110] * 61)) == "raised"
+    assert found(half, shares([20] * 2 + [110] * 62)) == "clear"
+    assert found(half) == "not-checked"
+    assert diagnostics.black_box_beats_white_box({"b": half}, black_box=["b"], white_box=["w"], seed=1).state == (
+        "not-checked"
+    )
+
+
+def test_the_transfer_gap_is_that_of_the_groups_alone() -> None:
+    """White-box minus transfer; positive means masking; an absent group cannot be compared."""
+    columns = {"w": shares([160] * 64), "v": shares([140] * 64), "t": shares([100] * 64)}
+    found = diagnostics.transfer_gap(columns, transfer=["t"], white_box=["w", "v"], seed=1)
+
+    assert found == pytest.approx((0.2, 0.2, 0.2))
+    with pytest.raises(ValueError, match="one of x"):
+        diagnostics.transfer_gap(columns, transfer=["x"], white_box=["w"], seed=1)
+
+
+def known(share: float, seeds: int = 100) -> Tensor:
+    """(S, 64) bool: right under that share of the seeds, on each image."""
+    return (torch.arange(seeds)[:, None] < round(share * seeds)).expand(-1, 64)
+
+
+def some(down: int, up: int) -> Tensor:
+    """(1, 64) bool: against images that are right half of the time, ``down`` wrong ones more than right ones."""
+    return torch.arange(64)[None] >= 32 + (down - up) // 2
+
+
+def test_what_hides_behind_the_seed_is_seen() -> None:
+    """More than ten points and beyond the interval."""
+    half = shares([100] * 64)
+
+    def found(right: Tensor, worst: Evaluation = half) -> str:
+        return diagnostics.seed_gap(worst, right, seed=1).state
+
+    assert (found(known(0.39)), found(known(0.41)), found(known(0.7))) == ("raised", "clear", "clear")
+    # One seed, images right or wrong: 12.5 points are two standard errors of 64 such images, 10.9 points are 1.8.
+    assert (found(some(18, 0)), found(some(14, 0))) == ("raised", "clear")
+    assert diagnostics.seed_gap(half, known(0.3), seed=1).value == pytest.approx(0.2)
+
+
+def test_a_known_seed_attack_that_is_broken_is_seen() -> None:
+    """Knowing the numbers cannot make the attack worse, beyond the interval."""
+    half = shares([100] * 64)
+
+    def found(right: Tensor) -> str:
+        return diagnostics.known_seed_attack_fails(half, right, seed=1).state
+
+    assert (found(known(0.51)), found(known(0.5)), found(known(0.49))) == ("raised", "clear", "clear")
+    assert (found(~some(18, 0)), found(~some(14, 0))) == ("raised", "clear")
+
+
+@pytest.mark.parametrize("right", [torch.ones(3, 63).bool(), torch.ones(3, 64), torch.ones(64).bool()])
+def test_known_seed_results_of_other_images_raise(right: Tensor) -> None:
+    """Shape and type."""
+    with pytest.raises(ValueError, match=r"known must be bool \(S, 64\)"):
+        diagnostics.seed_gap(shares([100] * 64), right, seed=1)
 
 
 def test_probes_do_not_depend_on_the_model_s_own_seed(net: nn.Module) -> None:

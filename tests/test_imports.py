@@ -17,7 +17,7 @@ PACKAGE = Path(sap_art.__file__).parent
 
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
-    "calibration cifar devices flags metrics networks process randomness record references threat tiers",
+    "calibration cifar devices flags metrics networks process randomness record references same_law threat tiers",
     "data recipes store zoo",
     "kernels",
     "sampling",
@@ -25,9 +25,9 @@ ROOMS = (
     "gradients training",
     "checkpoints sites stochastic",
     "defended foreign",
-    "attacker entries evaluation",
+    "attacker binarised entries evaluation",
     "attacks",
-    "diagnostics portfolio probes selection suites",
+    "convergence diagnostics finite_difference gradient_signal planted portfolio probes selection suites",
     "protocol",
     "assemble integrations",
     "bench",

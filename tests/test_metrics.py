@@ -103,6 +103,55 @@ def test_noise_shared_by_all_images_widens_the_interval() -> None:
     assert narrow / 500 < 0.5
 
 
+def test_noise_shared_by_all_images_widens_a_gap_too() -> None:
+    """Two equal coins tossed once a draw for all 16 images: intervals hold 0 where plain ones do not."""
+    rng = np.random.default_rng(4)
+    hits = narrow = 0
+    for seed in range(200):
+        first, second = (torch.from_numpy(np.repeat(rng.random((16, 1)) < 0.7, 16, axis=1)) for _ in range(2))
+        found = metrics.accuracy_gap(first, second, per_example=False, seed=seed)
+        plain = metrics.accuracy_gap(first, second, per_example=True, seed=seed)
+        assert found.value == pytest.approx(plain.value)
+        hits += found.low <= 0 <= found.high
+        narrow += plain.low <= 0 <= plain.high
+
+    assert hits / 200 > 0.85
+    assert narrow / 200 < 0.5
+
+
+def test_gaps_are_paired() -> None:
+    """Easy and hard images that differ by the same in both: no uncertainty is left; other shapes raise."""
+    first = torch.arange(10)[:, None] < torch.tensor([3, 6, 9])
+    second = torch.arange(20)[:, None] < torch.tensor([4, 10, 16])
+
+    assert metrics.accuracy_gap(first, second, per_example=True, seed=1) == pytest.approx((0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match=r"same images, got \(10, 3\) and \(20, 2\)"):
+        metrics.accuracy_gap(first, second[:, :2], per_example=False, seed=1)
+
+
+def test_intervals_of_many_comparisons_are_wider() -> None:
+    """Bonferroni: of 10 comparisons each at 99.5 %, so 2.81 instead of 1.96 standard errors."""
+    rng = np.random.default_rng(6)
+    first, second = rng.random(400), rng.random(400)
+    one, ten = (metrics.paired_difference(first, second, seed=3, comparisons=n) for n in (1, 10))
+
+    assert (ten.high - ten.low) / (one.high - one.low) == pytest.approx(2.807 / 1.96, rel=0.08)
+
+
+def test_ranks_count_those_significantly_better() -> None:
+    """Two leaders that nothing separates, a third between, a fourth that only the leaders beat."""
+    up = np.full(64, 0.5)
+    level = up.copy()
+    level[:13], level[13:21] = 0, 1  # 1.1 standard errors below .5
+    lower = up.copy()
+    lower[:12], lower[12:15] = 0, 1  # 2.4 standard errors below .5
+    shares = {"a": up + 0.2, "b": up + 0.2, "c": up, "d": level, "e": lower}
+
+    assert metrics.ranks(shares, seed=1) == {"a": 1, "b": 1, "c": 3, "d": 3, "e": 4}
+    assert metrics.ranks(dict(reversed(shares.items())), seed=1) == metrics.ranks(shares, seed=1)
+    assert metrics.ranks({"only": up}, seed=1) == {"only": 1}
+
+
 def test_deterministic_images_are_a_plain_proportion() -> None:
     """Always right or always wrong: Wilson's interval over images."""
     correct = torch.tensor([16] * 40 + [0] * 24)
