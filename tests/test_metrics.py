@@ -150,6 +150,7 @@ def test_ranks_count_those_significantly_better() -> None:
     assert metrics.ranks(shares, seed=1) == {"a": 1, "b": 1, "c": 3, "d": 3, "e": 4}
     assert metrics.ranks(dict(reversed(shares.items())), seed=1) == metrics.ranks(shares, seed=1)
     assert metrics.ranks({"only": up}, seed=1) == {"only": 1}
+    assert metrics.ranks({"a": up, "b": up + 0.2}, seed=1) == {"a": 2, "b": 1}
 
 
 def test_deterministic_images_are_a_plain_proportion() -> None:

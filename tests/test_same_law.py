@@ -73,6 +73,9 @@ def test_groups_that_are_alike_are_seen_and_others_keep_the_level(monkeypatch: p
     shared = rng.standard_normal((32, 1)) + rng.standard_normal((32, 8))
     assert same_law.independent_groups(shared, seed=1) == 1e-4
     assert same_law.independent_groups(np.ones((32, 8)) / 3, seed=1) == 1
+    odd = np.full((5, 7), 0.1)
+    odd[0, 0] = 0.7  # whichever group it falls into, the spread is the same but for rounding
+    assert same_law.independent_groups(odd, seed=1) == 1
 
     monkeypatch.setattr(same_law, "PERMUTATIONS", 199)
     p = np.array([same_law.independent_groups(rng.standard_cauchy((8, 4)), seed=s) for s in range(400)])
