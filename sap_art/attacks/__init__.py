@@ -6,7 +6,23 @@ was. A gradient that is not finite raises FloatingPointError: an attack that sta
 """
 
 from sap_art.attacks.eot_apgd import eot_apgd
+from sap_art.attacks.known_seed import evaluate_known_seed, known_seed
+from sap_art.attacks.long_apgd import long_apgd
 from sap_art.attacks.noise import noise
+from sap_art.attacks.paper import paper_fgsm, paper_iterative
+from sap_art.attacks.selective import em_apgd, maximin_apgd
 from sap_art.attacks.transfer import fgsm, pgd
 
-__all__ = ["eot_apgd", "fgsm", "noise", "pgd"]
+__all__ = [
+    "em_apgd",
+    "eot_apgd",
+    "evaluate_known_seed",
+    "fgsm",
+    "known_seed",
+    "long_apgd",
+    "maximin_apgd",
+    "noise",
+    "paper_fgsm",
+    "paper_iterative",
+    "pgd",
+]

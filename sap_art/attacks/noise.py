@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from sap_art.attacker import AttackerView
-from sap_art.attacks.objective import margin, prepare
+from sap_art.attacks.objective import mean_loss, prepare
 from sap_art.randomness import derive_seed, make_generator
-from sap_art.stochastic import halving, in_blocks
 from sap_art.threat import ThreatModel
 
 
@@ -17,16 +16,14 @@ def noise(view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
 
     A corner is x +- eps in each pixel for Linf and a uniform direction at radius eps for L2. No gradient is used.
     """
-    prepare(view, x, y)
-    if points < 1:
-        raise ValueError(f"points must be at least 1, got {points}")
+    prepare(view, x, y, points=points)
     generator = make_generator(x.device, seed, "points")
     worst, worst_margin = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
     with view.seeded(derive_seed(seed, "view")):
         for number in range(points):
             inside = threat.random_start(x, generator)
             point = inside if number % 2 == 0 else _corner(x, threat, generator)
-            value = _margins(view, point, y)
+            value = mean_loss(view, point, y, loss="margin")
             better = value > worst_margin
             worst = torch.where(better.view(-1, *[1] * (x.ndim - 1)), point, worst)
             worst_margin = torch.where(better, value, worst_margin)
@@ -36,15 +33,3 @@ def noise(view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
 def _corner(x: Tensor, threat: ThreatModel, generator: torch.Generator) -> Tensor:
     direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return threat.project(x, x + threat.eps * threat.ascent_direction(direction))
-
-
-@torch.no_grad()
-def _margins(view: AttackerView, x: Tensor, y: Tensor) -> Tensor:
-    def work(rows: int) -> Tensor:
-        return torch.cat(in_blocks(view.model, len(x), rows, lambda part: margin(view.logits(x[part]), y[part])))
-
-    with view.model.noise.call():
-        margins = halving(min(view.images_per_pass(x.device), max(1, len(x))), work)
-    if not torch.isfinite(margins).all():
-        raise FloatingPointError("the model answers random noise with NaN or inf logits: the attack cannot proceed")
-    return margins
