@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from sap_art.attacker import AttackerView
-from sap_art.attacks.objective import loss_and_gradient, prepare
+from sap_art.attacks.apgd import climb
+from sap_art.attacks.objective import likeliest_wrong_classes, loss_and_gradient, mean_loss, prepare
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
 
-MOMENTUM = 0.75
-ENOUGH_INCREASES = 0.75
+CHECKS = 4
+"""Calls of the view, each of k fresh draws, on which the ends of several climbs are compared."""
 
 
 def eot_apgd(
@@ -25,101 +24,67 @@ def eot_apgd(
     seed: int,
     steps: int = 20,
     loss: str = "ce",
+    restarts: int = 1,
+    targets: int = 0,
 ) -> Tensor:
     """Auto-PGD (Croce & Hein 2020, arXiv:2003.01690) on the loss averaged over the view's draws.
 
-    Random start; step size, best point and restarts from it are controlled by the mean loss over the k draws of each
-    iterate, and no image stops on a lucky draw. Returns the iterate with the largest mean loss, (B, ...) in [0, 1].
+    Random start; step size, best point and restarts from it are controlled by the loss over the k draws of each
+    iterate, and no image stops on a lucky draw. Returns (B, ...) in [0, 1].
+
+    A climb still ends at the iterate with the largest of ``steps`` noisy losses: the point may be one that was lucky
+    rather than best, by about sqrt(2 ln(steps) / k) standard deviations of one draw's loss, and its loss is no
+    estimate of anything. Ends of several climbs are compared by their mean margin (of the mean prediction, for a loss
+    of it) on draws that no climb has seen, the same for all.
+
+    Passes an image: ``steps`` * k forwards and backwards a climb, of which there are restarts * max(1, targets);
+    4 k more forwards for each of several climbs, and k for the choice of targets.
 
     Args:
-        steps: gradient evaluations an image, each of ``view.draws`` draws.
-        loss: ``ce`` or ``margin``.
+        steps: gradient evaluations a climb, each of ``view.draws`` draws.
+        loss: a name of ``LOSSES``; with targets, of ``TARGETED``.
+        restarts: climbs from starts of their own (towards each target).
+        targets: 0 for untargeted, n to climb towards each of the n likeliest wrong classes of the clean image.
+
+    Raises:
+        ValueError: bad images, labels or budget, unknown loss, more targets than wrong classes.
+        FloatingPointError: a gradient with NaN or inf.
     """
-    prepare(view, x, y)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    prepare(view, x, y, steps=steps, restarts=restarts)
+    if targets < 0:
+        raise ValueError(f"targets must be at least 0, got {targets}")
+    generator = make_generator(x.device, seed, "start")
     with view.seeded(derive_seed(seed, "view")):
-        point = threat.random_start(x, make_generator(x.device, seed, "start"))
-        state = _State.start(x, point, step_size=2 * threat.eps)
-        windows = _checkpoints(steps)
-        for step in range(steps):
-            state.observe(*loss_and_gradient(view, state.point, y, loss=loss))
-            if step in windows:
-                state.adapt(window=windows[step])
-            state.move(threat, momentum=MOMENTUM if step else 1.0)
-    return state.best
+        aims = likeliest_wrong_classes(view, x, y, count=targets).unbind(1) if targets else (None,)
+        ends = [
+            _climb(view, x, y, threat, start=threat.random_start(x, generator), steps=steps, loss=loss, target=aim)
+            for aim in aims
+            for _ in range(restarts)
+        ]
+    return ends[0] if len(ends) == 1 else _worst(view, ends, y, loss=loss, seed=derive_seed(seed, "check"))
 
 
-@dataclass
-class _State:
-    """The search of B images side by side; every (B,) tensor is a decision of its own image."""
-
-    x: Tensor
-    point: Tensor
-    previous: Tensor
-    gradient: Tensor
-    best: Tensor
-    best_gradient: Tensor
-    best_loss: Tensor
-    last_loss: Tensor
-    increases: Tensor
-    step_size: Tensor
-    marked_loss: Tensor
-    just_halved: Tensor
-
-    @classmethod
-    def start(cls, x: Tensor, point: Tensor, *, step_size: float) -> _State:
-        nothing = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)  # below every loss
-        return cls(
-            x=x, point=point, previous=point, gradient=torch.zeros_like(x), best=point,
-            best_gradient=torch.zeros_like(x), best_loss=nothing, last_loss=-nothing,
-            increases=torch.zeros_like(nothing), step_size=torch.full_like(nothing, step_size),
-            marked_loss=nothing, just_halved=torch.ones_like(nothing, dtype=torch.bool),
-        )  # fmt: skip
-
-    def observe(self, loss: Tensor, gradient: Tensor) -> None:
-        """Take in the mean loss and gradient of the current point."""
-        better = loss > self.best_loss
-        self.gradient = gradient
-        self.best = torch.where(_wide(better, self.x), self.point, self.best)
-        self.best_gradient = torch.where(_wide(better, self.x), gradient, self.best_gradient)
-        self.best_loss = torch.where(better, loss, self.best_loss)
-        self.increases = self.increases + (loss > self.last_loss)
-        self.last_loss = loss
-
-    def adapt(self, *, window: int) -> None:
-        """At a checkpoint: halve the step and go back to the best point where the climb has stalled."""
-        slow = self.increases < ENOUGH_INCREASES * window
-        stuck = ~self.just_halved & (self.best_loss <= self.marked_loss)
-        halve = slow | stuck
-        self.step_size = torch.where(halve, self.step_size / 2, self.step_size)
-        self.point = torch.where(_wide(halve, self.x), self.best, self.point)
-        self.gradient = torch.where(_wide(halve, self.x), self.best_gradient, self.gradient)
-        self.just_halved, self.marked_loss = halve, self.best_loss
-        self.increases = torch.zeros_like(self.increases)
-
-    def move(self, threat: ThreatModel, *, momentum: float) -> None:
-        """One step along the gradient with momentum from the last move."""
-        ahead = self.point + _wide(self.step_size, self.x) * threat.ascent_direction(self.gradient)
-        ahead = threat.project(self.x, ahead)
-        inertia = self.point - self.previous
-        mixed = self.point + momentum * (ahead - self.point) + (1 - momentum) * inertia
-        self.previous, self.point = self.point, threat.project(self.x, mixed)
+def _climb(
+    view: AttackerView,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    start: Tensor,
+    steps: int,
+    loss: str,
+    target: Tensor | None,
+) -> Tensor:
+    return climb(
+        x, start, threat, steps=steps, value=lambda point: loss_and_gradient(view, point, y, loss=loss, target=target)
+    )
 
 
-def _checkpoints(steps: int) -> dict[int, int]:
-    """Steps at which the step size is reconsidered -> steps since the one before.
-
-    The first window is 22 % of ``steps``; the next ones shrink by 3 % each, down to 6 %.
-    """
-    window = max(1, int(0.22 * steps))
-    mark, windows = window, dict[int, int]()
-    while mark < steps:
-        windows[mark] = window
-        window = max(window - max(1, int(0.03 * steps)), max(1, int(0.06 * steps)))
-        mark += window
-    return windows
-
-
-def _wide(per_image: Tensor, x: Tensor) -> Tensor:
-    return per_image.view(-1, *[1] * (x.ndim - 1))
+def _worst(view: AttackerView, ends: list[Tensor], y: Tensor, *, loss: str, seed: int) -> Tensor:
+    """For each image the end with the largest mean margin over ``CHECKS`` calls."""
+    judge = "margin-of-mean" if loss.endswith("-of-mean") else "margin"
+    scores: list[Tensor] = []
+    for end in ends:
+        with view.seeded(seed):  # the same draws for all: what differs is the point
+            scores.append(sum((mean_loss(view, end, y, loss=judge) for _ in range(CHECKS)), torch.zeros(())))
+    return torch.stack(ends)[torch.stack(scores).argmax(0), torch.arange(len(y), device=y.device)]

@@ -16,9 +16,7 @@ def noise(view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
 
     A corner is x +- eps in each pixel for Linf and a uniform direction at radius eps for L2. No gradient is used.
     """
-    prepare(view, x, y)
-    if points < 1:
-        raise ValueError(f"points must be at least 1, got {points}")
+    prepare(view, x, y, points=points)
     generator = make_generator(x.device, seed, "points")
     worst, worst_margin = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
     with view.seeded(derive_seed(seed, "view")):

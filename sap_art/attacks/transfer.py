@@ -33,9 +33,9 @@ def pgd(
 
     ``step_size`` is in units of the pixel range (of the L2 norm for L2); None is 2.5 eps / steps.
     """
-    prepare(view, x, y)
-    if steps < 1 or (step_size is not None and step_size <= 0):
-        raise ValueError(f"steps must be at least 1 and step_size above 0, got {steps} and {step_size}")
+    prepare(view, x, y, steps=steps)
+    if step_size is not None and step_size <= 0:
+        raise ValueError(f"step_size must be above 0, got {step_size}")
     size = 2.5 * threat.eps / steps if step_size is None else step_size
     point = threat.random_start(x, make_generator(x.device, seed, "start"))
     with view.seeded(derive_seed(seed, "view")):

@@ -1,0 +1,60 @@
+"""Many cheap steps: where a gradient is mostly noise, draws are better spent along the way than on one point."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sap_art.attacker import AttackerView
+from sap_art.attacks.objective import loss_and_gradient, prepare
+from sap_art.randomness import derive_seed, make_generator
+from sap_art.threat import ThreatModel
+
+FIRST_STEP = 0.25
+"""Size of the first step, of eps."""
+KEPT = 0.95
+"""Share of the averaged gradient that the next step keeps: about the last 20 steps count."""
+
+
+def long_apgd(
+    view: AttackerView,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int = 2000,
+    loss: str = "ce",
+) -> Tensor:
+    """Projected ascent along an exponential average of the gradient, with steps that shrink linearly to nothing.
+
+    For a view of one draw: expectation over draws is taken along the path, while the point hardly moves, by
+    m <- .95 m + .05 g / mean|g|. The division (as in MI-FGSM, Dong et al. 2018, arXiv:1710.06081) lets a draw that is
+    still right count as much as one that errs already, whose cross-entropy is steep. Neither step size nor result look
+    at a noisy loss, so nothing is lucky. Returns the last iterate, (B, ...) in [0, 1].
+
+    Passes an image: ``steps`` * k forwards and backwards.
+
+    Args:
+        steps: gradient evaluations an image, each of ``view.draws`` draws.
+        loss: a name of ``LOSSES``.
+
+    Raises:
+        ValueError: bad images, labels or budget, unknown loss.
+        FloatingPointError: a gradient with NaN or inf.
+    """
+    prepare(view, x, y, steps=steps)
+    point = threat.random_start(x, make_generator(x.device, seed, "start"))
+    average = torch.zeros_like(x)
+    with view.seeded(derive_seed(seed, "view")):
+        for step in range(steps):
+            gradient = loss_and_gradient(view, point, y, loss=loss).gradient
+            average = KEPT * average + (1 - KEPT) * _of_size_one(gradient)
+            size = FIRST_STEP * threat.eps * (1 - step / steps)
+            point = threat.project(x, point + size * threat.ascent_direction(average))
+    return point
+
+
+def _of_size_one(gradient: Tensor) -> Tensor:
+    size = gradient.flatten(1).abs().mean(1).view(-1, *[1] * (gradient.ndim - 1))
+    return gradient / torch.where(size > 0, size, 1)
