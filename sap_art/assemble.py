@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-from sap_art.calibration import calibration_report
-from sap_art.evaluation import Evaluation
+from sap_art import metrics
+from sap_art.campaign import Job, Outcome
+from sap_art.confidence import calibration_of
 from sap_art.flags import complete, verdict
 from sap_art.metrics import Estimate
-from sap_art.protocol import Findings, Job, Outcome
-from sap_art.record import AttackResult, Bin, Calibration, DataInfo, Precision, Record, Value
+from sap_art.protocol import Findings
+from sap_art.record import AttackResult, Calibration, CurvePoint, DataInfo, Precision, Record, Value
 from sap_art.store import tensor_sha256
 
 SUBMISSIONS = (1, 10, 100)
+ALONE = {
+    "noise": ("noise",),
+    "T4-transfer": ("pgd-dense", "apgd-ce-dense", "apgd-margin-dense"),
+    "T4-square": ("square",),
+}
+"""Metrics of the stand-alone images, and the attacks of which the most damaging one counts."""
 
 
 def to_record(job: Job, found: Findings, data: DataInfo) -> Record:
@@ -31,24 +36,28 @@ def to_record(job: Job, found: Findings, data: DataInfo) -> Record:
         metrics=_metrics(found),
         attacks=[_attack(outcome, found) for outcome in found.outcomes],
         gradient=found.gradient,
-        calibration={"clean": _calibration(found.clean), "adversarial": _calibration(found.worst)},
+        calibration=_calibration(job, found),
         flags=flags,
         verdict=verdict(flags, attack_failed=found.failed),
         precision=Precision((worst.high - worst.low) / 2, m=found.worst.draws, n=len(job.x)),
         adversarial_sha256=tensor_sha256(found.worst_points),
         counts_sha256=tensor_sha256(found.worst.correct),
+        eps_curve=[CurvePoint(eps, _value(at_eps.estimate)) for eps, at_eps in found.curve.items()] or None,
     )
 
 
 def _metrics(found: Findings) -> dict[str, Value]:
-    """``clean`` and ``T1``, persistence ``T2@M`` of both, and the stand-alone ``noise`` and ``T4-transfer``."""
+    """``clean`` and ``T1``, persistence ``T2@M`` of both; on the stand-alone images known seeds, transfer, queries."""
     result = {"clean": _value(found.clean.estimate), "T1": _value(found.worst.estimate)}
     for m in (m for m in SUBMISSIONS if m <= found.worst.draws):
         result[f"clean-T2@{m}"] = _value(found.clean.persistent(m))
         result[f"T2@{m}"] = _value(found.worst.persistent(m))
-    for metric, attack in (("noise", "noise"), ("T4-transfer", "pgd-dense")):
-        if attack in found.columns:
-            result[metric] = _value(found.columns[attack].estimate)
+    if found.told is not None:
+        result["T3"] = _value(metrics.accuracy(found.told.sum(0), len(found.told)))
+    for metric, attacks in ALONE.items():
+        columns = [found.columns[name].estimate for name in attacks if name in found.columns]
+        if columns:
+            result[metric] = _value(min(columns))
     return result
 
 
@@ -71,18 +80,16 @@ def _attack(outcome: Outcome, found: Findings) -> AttackResult:
     )
 
 
-def _calibration(evaluation: Evaluation) -> Calibration:
-    report = calibration_report(
-        evaluation.probabilities, evaluation.labels, log_probabilities=evaluation.log_probabilities
-    )
-    return Calibration(
-        draws=evaluation.draws,
-        ece=report.ece,
-        brier=report.brier,
-        nll=report.nll,
-        gap=report.gap,
-        bins=[Bin(**asdict(b)) for b in report.bins],
-    )
+def _calibration(job: Job, found: Findings) -> dict[str, Calibration]:
+    """On clean images and on the worst points; where the tier looks at radii, on noise and over K too."""
+    whole = bool(job.tier.curve)
+    of = {"clean": found.clean, "adversarial": found.worst}
+    if whole and "noise" in found.columns:
+        of["noise"] = found.columns["noise"]
+    return {
+        name: calibration_of(evaluation, seed=job.seed_for("calibration", name), fit_on=found.clean if whole else None)
+        for name, evaluation in of.items()
+    }
 
 
 def _value(estimate: Estimate) -> Value:

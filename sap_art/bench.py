@@ -19,10 +19,10 @@ from torch import Tensor
 from sap_art import __version__, data, kernels, portfolio, protocol
 from sap_art.assemble import to_record
 from sap_art.attacks.cost import count_passes
+from sap_art.campaign import Job
 from sap_art.devices import require_device
 from sap_art.entries import Entry, fingerprint, make_entry
 from sap_art.integrations.robustbench_json import export
-from sap_art.protocol import Job
 from sap_art.record import DataInfo, Record, write_json
 from sap_art.store import Store
 from sap_art.suites import Suite

@@ -70,6 +70,10 @@ class Evaluation:
         """95 % interval of ``accuracy``."""
         return self.estimate.low, self.estimate.high
 
+    def first(self, images: int) -> Evaluation:
+        """The same draws on the first ``images`` images alone."""
+        return Evaluation(self.draw_log_probabilities[:, :images], self.labels[:images], self.per_example)
+
     def under(self, predictor: Literal["single", "mean_prob", "vote"], draws: int) -> Estimate:
         """Accuracy of a predictor over disjoint groups of K = ``draws`` draws; a tied vote is wrong.
 

@@ -113,18 +113,14 @@ def softmax_output(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
     return raised_if(simplex, "softmax-output", f"smallest output {lowest:.3g}, mean sum of a row {total:.3g}")
 
 
-def gradient_shares(model: StochasticModel, x: Tensor, y: Tensor, *, draws: int, seed: int) -> dict[str, GradientInfo]:
-    """For each estimator the share of images with a gradient of exactly zero, or with NaN or inf."""
-    found: dict[str, GradientInfo] = {}
-    for estimator in (e for e in model.estimators if e != "dense"):
-        view = AttackerView(model, gradient=estimator, draws=draws)
-        with view.seeded(derive_seed(seed, "gradient", estimator)):
-            gradient = raw_loss_and_gradient(view, x, y, loss="ce").gradient.flatten(1)
-        finite = torch.isfinite(gradient).all(1)
-        found[estimator] = GradientInfo(
-            zero=(gradient == 0).all(1).double().mean().item(), non_finite=(~finite).double().mean().item()
-        )
-    return found
+@torch.no_grad()
+def repeats_its_draws(model: StochasticModel, x: Tensor, *, seed: int) -> bool:
+    """Whether one seed gives one draw: not so where random numbers come from elsewhere than torch."""
+    answers: list[Tensor] = []
+    for _ in range(2):
+        with model.seeded(derive_seed(seed, "repeats")):
+            answers.append(model.single(x[:8]))
+    return torch.equal(answers[0], answers[1])
 
 
 def zero_or_non_finite(shares: dict[str, GradientInfo]) -> Flag:

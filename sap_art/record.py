@@ -125,8 +125,44 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class NullFloor:
+    """ECE of a model that is calibrated and just as confident: mean, 95 % quantile, and p of the ECE that was found."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    mean: float
+    quantile: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class DrawsPoint:
+    """Calibration of the mean of K = ``draws`` softmaxes, averaged over ``groups`` disjoint groups of draws."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    draws: int
+    groups: int
+    ece: Value
+    brier: Value
+    nll: Value
+    gap: Value
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """One temperature fitted on the even images, clean ones; ECE of the odd images before and after."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    temperature: float
+    ece_before: float
+    ece_after: float
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """Calibration of the mean of ``draws`` softmaxes."""
+    """Calibration of the mean of ``draws`` softmaxes.
+
+    ``squared_l2`` is debiased and may be negative; intervals are bootstraps over images; ``curve`` is over K.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     draws: int
@@ -135,6 +171,20 @@ class Calibration:
     nll: float
     gap: float
     bins: list[Bin]
+    squared_l2: float | None = None
+    intervals: dict[str, Value] | None = None
+    null: NullFloor | None = None
+    temperature: Temperature | None = None
+    curve: list[DrawsPoint] | None = None
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Accuracy under one short attack within ``eps``, on the stand-alone images."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    eps: float
+    accuracy: Value
 
 
 @dataclass(frozen=True)
@@ -169,6 +219,7 @@ class Record:
     precision: Precision | None = None
     adversarial_sha256: str | None = None
     counts_sha256: str | None = None
+    eps_curve: list[CurvePoint] | None = None
     schema: int = SCHEMA
     protocol: str = PROTOCOL
     notes: list[str] = field(default_factory=list[str])

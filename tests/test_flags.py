@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sap_art import SAP, DefendedModel, Evaluation, diagnostics, probes, wrap
 from sap_art.flags import LEVELS, complete, flag, raised_if, verdict
+from sap_art.gradient_signal import gradient_signal
 from sap_art.record import GradientInfo
 from sap_art.stochastic import StochasticModel
 
@@ -157,7 +158,7 @@ def test_zero_and_nan_gradients_are_seen(net: nn.Module, honest: DefendedModel) 
         (DefendedModel(net, reference.NaiveSAP(100), seed=1), "autograd", "raised"),
     ]
     for model, estimator, state in models:
-        shares = probes.gradient_shares(model, X, Y, draws=2, seed=1)
+        shares = {n: s.info() for n, s in gradient_signal(model, X, Y, draws=2, seed=1).items()}
 
         assert probes.zero_or_non_finite(shares).state == state
         assert (max(shares[estimator].zero, shares[estimator].non_finite) == 1.0) == (state == "raised")

@@ -28,6 +28,8 @@ ROOMS = (
     "attacker binarised entries evaluation",
     "attacks",
     "convergence diagnostics finite_difference gradient_signal planted portfolio probes selection suites",
+    "campaign",
+    "checks confidence",
     "protocol",
     "assemble integrations",
     "bench",

@@ -1,0 +1,126 @@
+"""The flags of one entry, from what its attacks left and from probes of its model."""
+
+from __future__ import annotations
+
+import torch
+
+from sap_art import convergence, diagnostics, portfolio, probes
+from sap_art.attacks import eot_apgd
+from sap_art.campaign import Job, Outcome, attack_alone
+from sap_art.evaluation import Evaluation
+from sap_art.flags import flag
+from sap_art.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
+from sap_art.randomness import make_generator
+from sap_art.record import Flag
+from sap_art.tiers import STAND_ALONE
+
+CRASHED = "the attack crashed: "
+
+
+def comparisons(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation]) -> list[Flag]:
+    """Flags that compare attacks with each other."""
+    seed = job.seed_for("comparisons")
+    planned = [outcome.planned for outcome in outcomes]
+    white = [p for p in planned if p.climbs_the_defence]
+    names = [p.id for p in white]
+    # On a net without a defence transfer and white box attack the same function: nothing to compare.
+    transfer = [] if job.model.deterministic else [p.id for p in planned if p.estimator == "dense"]
+    iterative = next((p.id for p in planned if p.estimator == "dense" and p.steps > 1), "an iterative attack")
+    same = [p.id for p in white if p.attack is eot_apgd and p.loss == white[0].loss]
+    flags = [
+        diagnostics.transfer_beats_white_box(columns, transfer=transfer, white_box=names, seed=seed),
+        diagnostics.single_step_beats_iterative(columns, single="fgsm-dense", iterative=iterative, seed=seed),
+        diagnostics.estimator_spread(columns, names=same, seed=seed),
+    ]
+    if job.tier.square_iterations:
+        blind = ["noise", "square"]
+        flags.append(diagnostics.black_box_beats_white_box(columns, black_box=blind, white_box=names, seed=seed))
+    return flags
+
+
+def known_seeds(job: Job, worst: Evaluation, told: torch.Tensor | None) -> list[Flag]:
+    """Flags of the attacker who is told the random numbers."""
+    codes = ("known-seed-attack-fails", "seed-gap")
+    if not job.tier.known_seeds:
+        return []
+    if job.model.deterministic:
+        return [flag(code, "clear", "there is no random number to be told") for code in codes]
+    if told is None:
+        why = "no attack under a known seed succeeded in running: the model does not repeat its draws, or it crashed"
+        return [flag(code, "not-checked", why) for code in codes]
+    alone, seed = worst.first(told.shape[1]), job.seed_for("known seeds")
+    return [
+        diagnostics.known_seed_attack_fails(alone, told, seed=seed),
+        diagnostics.seed_gap(alone, told, seed=seed),
+    ]
+
+
+def of_the_model(job: Job) -> list[Flag]:
+    """Flags that the model raises by itself."""
+    seed = job.seed_for("probes")
+    return [
+        probes.coupled_generator(job.model, job.x[:8], job.y[:8], seed=seed),
+        probes.test_time_optimisation(job.model, job.x, seed=seed),
+        probes.softmax_output(job.model, job.x[:STAND_ALONE], seed=seed),
+    ]
+
+
+def state_between_calls(job: Job) -> list[Flag]:
+    """Whether the law of a draw moves with the calls; nothing in a tier that does not look."""
+    if not job.tier.calls_compared:
+        return []
+    if job.model.deterministic:
+        return [flag("state-between-calls", "clear", "the model is deterministic")]
+    job.announce("following the model over 2,000 calls")
+    return [probes.state_between_calls(job.model, job.x, job.y, seed=job.seed_for("state"))]
+
+
+def signals(job: Job, finished: list[Outcome]) -> dict[str, list[GradientSignal]]:
+    """Signal of each random estimator's gradient at the clean image, and at the tier's other points."""
+    x, y = job.x[:STAND_ALONE], job.y[:STAND_ALONE]
+    points = [x, job.threat.random_start(x, make_generator(x.device, job.seed_for("signal"), "start"))]
+    points += [o.points[:STAND_ALONE] for o in finished if o.planned.climbs_the_defence][:1]
+    found: dict[str, list[GradientSignal]] = {}
+    for number, point in enumerate(points[: job.tier.signal_points]):
+        seed = job.seed_for("signal", number)
+        for name, signal in gradient_signal(job.model, point, y, draws=job.tier.signal_draws, seed=seed).items():
+            found.setdefault(name, []).append(signal)
+    return found
+
+
+def of_the_gradient(job: Job, found: dict[str, list[GradientSignal]], others: list[Flag]) -> list[Flag]:
+    """Flags of gradients that vanish or are noise; ``others`` may make the latter worse."""
+    zero = probes.zero_or_non_finite({name: points[0].info() for name, points in found.items()})
+    if job.tier.signal_points == 1:
+        return [zero]
+    if job.model.deterministic:
+        return [zero, flag("low-gradient-signal", "clear", "the gradient of a deterministic model is no estimate")]
+    return [zero, low_gradient_signal(found, others=others)]
+
+
+def along_the_curve(job: Job) -> tuple[dict[float, Evaluation], list[Flag]]:
+    """One short attack at each radius of the tier, and whether a larger one ever does less damage."""
+    curve: dict[float, Evaluation] = {}
+    for planned, threat in portfolio.along_the_curve(job.model, job.threat, job.tier):
+        job.announce(f"attack within eps {threat.eps:.3g}")
+        try:
+            curve[threat.eps] = attack_alone(job, planned, threat)
+        except Exception as error:  # noqa: BLE001  as in campaign
+            return curve, [flag("not-monotone", "not-checked", f"{CRASHED}{type(error).__name__}: {error}")]
+    return curve, [convergence.not_monotone(curve, seed=job.seed_for("curve"))] if curve else []
+
+
+def large_eps(job: Job) -> Flag:
+    """Attack the stand-alone images at a radius that nothing survives."""
+    job.announce("large-eps sanity check")
+    planned, threat = portfolio.sanity(job.model, job.threat, size=job.x[0].numel())
+    try:
+        result = attack_alone(job, planned, threat)
+    except Exception as error:  # noqa: BLE001  as in campaign
+        return flag("large-eps-survives", "not-checked", f"{CRASHED}{type(error).__name__}: {error}")
+    return diagnostics.large_eps_survives(result, eps=threat.eps)
+
+
+def crashed(*flags: Flag) -> bool:
+    """Whether one of them could not be checked because its attack crashed."""
+    return any(found.evidence.startswith(CRASHED) for found in flags)
