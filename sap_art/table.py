@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 ABSENT = "–"
 WORST = "worst case"
-SECTIONS = ("clean", "EOT-APGD frozen", WORST, "ECE attacked")
+SECTIONS = ("clean", WORST, "ECE attacked")
 VERDICTS = {
     "failed": "FAILED: an attack crashed",
     "unreliable": "UNRELIABLE",
@@ -71,18 +72,22 @@ def _row(record: Record, attacks: Sequence[str]) -> list[str]:
 
 
 def _order(attack: str) -> tuple[int, str]:
-    """No defence first, then transfer, then the white-box attacks."""
-    groups = ("noise", "fgsm-dense", "pgd-dense", "eot-apgd")
+    """No defence first, then transfer, then the white-box attacks, then queries and known seeds."""
+    groups = ("noise", "fgsm-dense", "pgd-dense", "apgd-", "eot-apgd-ce-", "eot-apgd-")
     return next((i for i, group in enumerate(groups) if attack.startswith(group)), len(groups)), attack
 
 
 def _title(attack: str) -> str:
-    return (
-        attack.replace("-dense", " transfer")
-        .replace("eot-apgd-ce-", "EOT-APGD ")
-        .replace("fgsm", "FGSM")
-        .replace("pgd ", "PGD ")
-    )
+    name = attack.removesuffix("-dense")
+    name = re.sub("^eot-apgd-(ce-of-mean|ce|margin|dlr)-", _loss, name)
+    for old, new in (("fgsm", "FGSM"), ("apgd", "APGD"), ("pgd", "PGD"), ("square", "Square")):
+        name = re.sub(f"^{old}", new, name)
+    return name.replace("known-seed-", "known seed ") + (" transfer" if name and attack.endswith("-dense") else "")
+
+
+def _loss(found: re.Match[str]) -> str:
+    """EOT-APGD is on the cross-entropy unless it says otherwise."""
+    return "EOT-APGD " + ("" if found[1] == "ce" else f"{found[1]} ")
 
 
 def _attack(value: Value | None) -> str:
