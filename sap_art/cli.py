@@ -47,6 +47,7 @@ def bench(
     images: Annotated[int | None, typer.Option(help="First N test images.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius, such as 8/255.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each flag saw, why, and what to do.")] = False,
 ) -> int:
     """Attack every entry of a suite and say what it is worth: a table here, records in OUTPUT."""
     from dataclasses import replace
@@ -55,6 +56,7 @@ def bench(
 
     from sap_art import suites, table
     from sap_art.bench import run_suite, with_entries
+    from sap_art.explain import explain as explanation
     from sap_art.progress import bar
 
     chosen = suites.load(suite)
@@ -69,6 +71,9 @@ def bench(
         records = run_suite(chosen, output=output, device=device, source=data, watch=watch)
     (output / "table.md").write_text(table.markdown(records), encoding="utf-8")
     console.print(table.terminal(records))
+    if explain:
+        text = "\n\n".join(map(explanation, records))
+        console.print(f"\n{text}\n", markup=False, emoji=False, highlight=False)
     console.print(f"records: {output / 'records'}", highlight=False)
     errors = [f"{r.entry}: {a.id}: {a.error}" for r in records for a in r.attacks if a.error]
     for line in errors:

@@ -91,9 +91,9 @@ def coupled_generator(model: StochasticModel, x: Tensor, y: Tensor, *, seed: int
         with view.seeded(attack_seed):  # what every attack does; the gradient itself may well be NaN
             raw_loss_and_gradient(view, x, y, loss="ce")
         scores.append(score())
-    return raised_if(
-        not torch.equal(scores[0], scores[1]), code, "scoring draws repeated after attacks with two different seeds"
-    )
+    same = torch.equal(scores[0], scores[1])
+    evidence = f"scoring draws {'repeated' if same else 'changed'} after attacks with two different seeds"
+    return raised_if(not same, code, evidence)
 
 
 def test_time_optimisation(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-SCHEMA = 1
+from sap_art.migrations import SCHEMA, upgrade
+
 PROTOCOL = "RDP-1"
 
 State = Literal["raised", "clear", "not-checked"]
@@ -230,20 +231,18 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """Read and validate one record.
+        """Read and validate one record; one of an older schema is upgraded, the file stays as it is.
 
         Raises:
-            ValueError: the file is not a record of this schema; the message names file and fields.
+            ValueError: the file is no record that this version can read; the message names file and fields.
         """
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import TypeAdapter
 
         try:
-            record = TypeAdapter(cls).validate_json(path.read_bytes())
-        except ValidationError as error:
+            found = upgrade(json.loads(path.read_bytes()))
+            return TypeAdapter(cls).validate_json(json.dumps(found))
+        except ValueError as error:
             raise ValueError(f"{path} is not a valid record: {error}") from error
-        if record.schema != SCHEMA:
-            raise ValueError(f"{path} has schema {record.schema}, this version reads {SCHEMA}")
-        return record
 
 
 def write_json(value: dict[str, Any], path: Path) -> Path:

@@ -119,7 +119,9 @@ def test_coupling_to_the_attack_s_seed_is_seen(net: nn.Module, honest: DefendedM
             return super().single(x, gradient=gradient)
 
     assert probes.coupled_generator(honest, X, Y, seed=1).state == "clear"
-    assert probes.coupled_generator(Coupled(net, SAP(100), seed=1), X, Y, seed=1).state == "raised"
+    found = probes.coupled_generator(Coupled(net, SAP(100), seed=1), X, Y, seed=1)
+    assert found.state == "raised"
+    assert "changed" in found.evidence
 
 
 def test_a_model_that_cannot_be_seeded_is_not_called_clear(net: nn.Module) -> None:

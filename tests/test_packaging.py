@@ -44,9 +44,11 @@ def test_everything_in_the_source_folder_is_installed() -> None:
     assert files_below(ROOT / "sap_art") == files_below(INSTALLED)
 
 
-@pytest.mark.parametrize("pattern", ["py.typed", "suites/smoke.toml", "assets/*.npz", "assets/*.safetensors"])
+@pytest.mark.parametrize(
+    "pattern", ["py.typed", "record.schema.json", "suites/smoke.toml", "assets/*.npz", "assets/*.safetensors"]
+)
 def test_what_the_smoke_suite_and_type_checkers_need_is_there(pattern: str) -> None:
-    """``sap-art bench --suite smoke`` finds its suite, images and checkpoint in the package."""
+    """``sap-art bench --suite smoke`` finds its suite, images and checkpoint, a reader of records their schema."""
     assert list(INSTALLED.glob(pattern))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sap_art import migrations, record_schema
 from sap_art.integrations.robustbench_json import eps_text, export
 from sap_art.record import (
     AttackResult,
@@ -22,6 +24,9 @@ from sap_art.record import (
     Value,
 )
 from sap_art.table import markdown, rows
+
+FOLDER = Path(__file__).parents[1] / "leaderboard" / "records"
+LEADERBOARD = sorted(p for p in FOLDER.glob("*.json") if not p.name.endswith(".run.json"))
 
 
 @pytest.fixture
@@ -79,7 +84,10 @@ def test_nan_is_never_written(tmp_path: Path, record: Record) -> None:
         ({"surprise": 1}, "surprise"),
         ({"verdict": "robust"}, "verdict"),
         ({"metrics": {"clean": {"value": 0.5}}}, "low"),
-        ({"schema": 99}, "schema 99, this version reads 1"),
+        ({"schema": 99}, "schema 99 is that of a newer version, this one reads up to 1"),
+        ({"schema": 0}, "schema 0 is too old"),
+        ({"schema": "1"}, "schema must be a whole number up to 1, got '1'"),
+        ({"schema": True}, "schema must be a whole number up to 1, got True"),
     ],
 )
 def test_invalid_records_are_refused(tmp_path: Path, record: Record, change: dict[str, object], message: str) -> None:
@@ -99,6 +107,78 @@ def test_truncated_records_are_refused(tmp_path: Path, record: Record) -> None:
 
     with pytest.raises(ValueError, match="is not a valid record"):
         Record.read(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", "{}"])
+def test_what_has_no_schema_number_is_refused(tmp_path: Path, text: str) -> None:
+    """Whatever else it is."""
+    (tmp_path / "r.json").write_text(text)
+
+    with pytest.raises(ValueError, match=r"r\.json is not a valid record: schema must be .* got None"):
+        Record.read(tmp_path / "r.json")
+
+
+def test_older_records_are_upgraded_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record
+) -> None:
+    """Each upgrade gets what the one before left; one of today's is not touched; the file stays as it is."""
+    path = record.write(tmp_path)
+    today = json.loads(path.read_text())
+    path.write_text(json.dumps({**{k: v for k, v in today.items() if k != "eps"}, "radius": 8}))
+    before = path.read_bytes()
+
+    def named(found: dict[str, Any]) -> dict[str, Any]:
+        assert found["schema"] == 1
+        return {**{k: v for k, v in found.items() if k != "radius"}, "eps": found["radius"]}
+
+    def scaled(found: dict[str, Any]) -> dict[str, Any]:
+        assert found["schema"] == 2
+        return {**found, "eps": found["eps"] / 255}
+
+    monkeypatch.setattr(migrations, "SCHEMA", 3)
+    monkeypatch.setattr(migrations, "UPGRADES", {2: scaled, 1: named})
+
+    assert Record.read(path) == replace(record, schema=3)
+    assert path.read_bytes() == before
+    path.write_text(json.dumps({**today, "schema": 3}))
+    assert Record.read(path) == replace(record, schema=3)
+
+
+def test_an_upgrade_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record) -> None:
+    """The first step that cannot be made."""
+    path = record.write(tmp_path)
+    monkeypatch.setattr(migrations, "SCHEMA", 3)
+    monkeypatch.setattr(migrations, "UPGRADES", {1: dict[str, Any]})
+
+    with pytest.raises(ValueError, match="schema 1 is too old, there is no upgrade from 2 to 3"):
+        Record.read(path)
+
+
+def test_the_shipped_json_schema_is_that_of_the_record() -> None:
+    """A changed ``Record`` comes with a changed file."""
+    shipped = json.loads(record_schema.PATH.read_text(encoding="utf-8"))
+
+    assert shipped == record_schema.json_schema(), "the record has changed: run python -m sap_art.record_schema"
+
+
+def test_the_json_schema_asks_for_what_a_record_holds(tmp_path: Path, record: Record) -> None:
+    """Draft, today's number, all fields known and those that are always written required."""
+    schema = record_schema.json_schema()
+    written = json.loads(record.write(tmp_path).read_text())
+    optional = {f.name for f in fields(Record) if f.default is None or f.name == "notes"}
+
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["properties"]["schema"]["const"] == written["schema"] == migrations.SCHEMA
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Value"]["description"] == Value.__doc__
+    assert set(schema["properties"]) == {f.name for f in fields(Record)} >= set(written)
+    assert set(schema["required"]) == {f.name for f in fields(Record)} - optional <= set(written)
+
+
+@pytest.mark.parametrize("path", LEADERBOARD, ids=lambda path: path.stem)
+def test_the_leaderboard_s_records_can_be_read(tmp_path: Path, path: Path) -> None:
+    """And hold nothing that writing them again would change."""
+    assert Record.read(path).write(tmp_path).read_bytes() == path.read_bytes()
 
 
 def test_the_table_shows_each_attack_and_never_hides_a_crash(record: Record) -> None:
