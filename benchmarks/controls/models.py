@@ -19,7 +19,7 @@ from sap_art import data, zoo
 BASE, TRAINED = "preact-resnet20", "preact-resnet20-fast"
 SIGMA = 8 / 255
 NEGLIGIBLE = 1e-4
-CLASSES = 10
+CLASSES, LOGIT = 10, 5.0
 
 
 class Before(nn.Module):
@@ -110,7 +110,7 @@ class Coin(nn.Module):
         label = self.labels[((flat.detach() - 0.5) @ self.known.T).argmax(1)]
         right = torch.rand(len(x), device=x.device) < self.p
         predicted = torch.where(right, label, (label + 1) % CLASSES)
-        return F.one_hot(predicted, CLASSES).to(x.dtype) + 0 * flat.sum(1, keepdim=True)
+        return LOGIT * F.one_hot(predicted, CLASSES) + 0 * flat.sum(1, keepdim=True)
 
 
 def undefended() -> nn.Module:
