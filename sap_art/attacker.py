@@ -62,6 +62,9 @@ class AttackerView(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Independent draws: (B, ...) -> (draws, B, C) logits; for ``dense`` the net runs once, all draws equal."""
+        if self.gradient == "dense" and self.model.deterministic:
+            # The model itself, in its own seeded scope: its backward pass may be random where its value is not.
+            return draw_logits(self.model, x, 1).expand(self.draws, -1, -1)
         if self.gradient == "dense":
             return cast(Tensor, cast(nn.Module, self.model.dense)(x)).expand(self.draws, -1, -1)
         return draw_logits(self.model, x, self.draws, gradient=self.gradient, max_batch=self.max_batch)

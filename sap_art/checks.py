@@ -27,15 +27,13 @@ def comparisons(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation
     transfer = [] if job.model.deterministic else [p.id for p in planned if p.estimator == "dense"]
     iterative = next((p.id for p in planned if p.estimator == "dense" and p.steps > 1), "an iterative attack")
     same = [p.id for p in white if p.attack is eot_apgd and p.loss == white[0].loss]
-    flags = [
+    blind = [p.id for p in planned if p.id in ("noise", "square")]
+    return [
         diagnostics.transfer_beats_white_box(columns, transfer=transfer, white_box=names, seed=seed),
+        diagnostics.black_box_beats_white_box(columns, black_box=blind, white_box=names, seed=seed),
         diagnostics.single_step_beats_iterative(columns, single="fgsm-dense", iterative=iterative, seed=seed),
         diagnostics.estimator_spread(columns, names=same, seed=seed),
     ]
-    if job.tier.square_iterations:
-        blind = ["noise", "square"]
-        flags.append(diagnostics.black_box_beats_white_box(columns, black_box=blind, white_box=names, seed=seed))
-    return flags
 
 
 def known_seeds(job: Job, worst: Evaluation, told: torch.Tensor | None) -> list[Flag]:
