@@ -21,7 +21,6 @@ from sap_art.attacks import eot_apgd, square
 from sap_art.bench import run_suite
 from sap_art.evaluation import evaluate
 from sap_art.foreign import wrap
-from sap_art.gradient_signal import gradient_signal
 from sap_art.record import Record, Value
 from sap_art.tiers import TIERS
 
@@ -179,7 +178,7 @@ def test_random_signs_are_beaten_by_a_blind_search(images: tuple[Tensor, Tensor]
 def test_vanishing_gradients_are_flagged(name: str, images: tuple[Tensor, Tensor]) -> None:
     """As zero-or-non-finite-gradient."""
     x, y = (t[:IMAGES] for t in images)
-    found = gradient_signal(wrap(control(name)), x, y, draws=2, seed=1)
+    found = gradient_signal.gradient_signal(wrap(control(name)), x, y, draws=2, seed=1)
     shares = {estimator: signal.info() for estimator, signal in found.items()}
 
     assert probes.zero_or_non_finite(shares).state == "raised"
