@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sap_art import metrics, probes
+from sap_art import metrics
 from sap_art.attacks import evaluate_known_seed, known_seed
 from sap_art.attacks.cost import count_passes
+from sap_art.diagnostics import probes
 from sap_art.entries import Entry
 from sap_art.evaluation import Evaluation, evaluate
 from sap_art.portfolio import PlannedAttack, plan

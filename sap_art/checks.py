@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from sap_art import convergence, diagnostics, portfolio, probes
+from sap_art import portfolio
 from sap_art.attacks import eot_apgd
 from sap_art.campaign import Job, Outcome, attack_alone
+from sap_art.diagnostics import comparisons, convergence, probes
+from sap_art.diagnostics.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
 from sap_art.evaluation import Evaluation
 from sap_art.flags import flag
-from sap_art.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
 from sap_art.randomness import make_generator
 from sap_art.record import Flag
 from sap_art.tiers import STAND_ALONE
@@ -17,7 +18,7 @@ from sap_art.tiers import STAND_ALONE
 CRASHED = "the attack crashed: "
 
 
-def comparisons(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation]) -> list[Flag]:
+def of_the_attacks(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation]) -> list[Flag]:
     """Flags that compare attacks with each other."""
     seed = job.seed_for("comparisons")
     planned = [outcome.planned for outcome in outcomes]
@@ -29,10 +30,10 @@ def comparisons(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation
     same = [p.id for p in white if p.attack is eot_apgd and p.loss == white[0].loss]
     blind = [p.id for p in planned if p.id in ("noise", "square")]
     return [
-        diagnostics.transfer_beats_white_box(columns, transfer=transfer, white_box=names, seed=seed),
-        diagnostics.black_box_beats_white_box(columns, black_box=blind, white_box=names, seed=seed),
-        diagnostics.single_step_beats_iterative(columns, single="fgsm-dense", iterative=iterative, seed=seed),
-        diagnostics.estimator_spread(columns, names=same, seed=seed),
+        comparisons.transfer_beats_white_box(columns, transfer=transfer, white_box=names, seed=seed),
+        comparisons.black_box_beats_white_box(columns, black_box=blind, white_box=names, seed=seed),
+        comparisons.single_step_beats_iterative(columns, single="fgsm-dense", iterative=iterative, seed=seed),
+        comparisons.estimator_spread(columns, names=same, seed=seed),
     ]
 
 
@@ -48,8 +49,8 @@ def known_seeds(job: Job, worst: Evaluation, told: torch.Tensor | None) -> list[
         return [flag(code, "not-checked", why) for code in codes]
     alone, seed = worst.first(told.shape[1]), job.seed_for("known seeds")
     return [
-        diagnostics.known_seed_attack_fails(alone, told, seed=seed),
-        diagnostics.seed_gap(alone, told, seed=seed),
+        comparisons.known_seed_attack_fails(alone, told, seed=seed),
+        comparisons.seed_gap(alone, told, seed=seed),
     ]
 
 
@@ -116,7 +117,7 @@ def large_eps(job: Job) -> Flag:
         result = attack_alone(job, planned, threat)
     except Exception as error:  # noqa: BLE001  as in campaign
         return flag("large-eps-survives", "not-checked", f"{CRASHED}{type(error).__name__}: {error}")
-    return diagnostics.large_eps_survives(result, eps=threat.eps)
+    return comparisons.large_eps_survives(result, eps=threat.eps)
 
 
 def crashed(*flags: Flag) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sap_art import checks, probes
+from sap_art import checks
 from sap_art.campaign import Job, Outcome, choose, run_attacks, score_columns, told_right
+from sap_art.diagnostics import probes
 from sap_art.evaluation import Evaluation
 from sap_art.record import Flag, GradientInfo
 
@@ -50,7 +51,7 @@ def run(job: Job) -> Findings:
     curve, monotone = checks.along_the_curve(job)
     large_eps = checks.large_eps(job)
     flags = [
-        *checks.comparisons(job, outcomes, columns),
+        *checks.of_the_attacks(job, outcomes, columns),
         *checks.known_seeds(job, worst, told),
         *checks.of_the_model(job),
         *state,

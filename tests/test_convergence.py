@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from sap_art import Evaluation
-from sap_art.convergence import MORE, not_converged, not_monotone
+from sap_art.diagnostics.convergence import MORE, not_converged, not_monotone
 
 DRAWS = 200
 

@@ -7,9 +7,10 @@ import reference
 import torch
 from torch import Tensor, nn
 
-from sap_art import SAP, DefendedModel, Evaluation, diagnostics, probes, wrap
+from sap_art import SAP, DefendedModel, Evaluation, wrap
+from sap_art.diagnostics import comparisons, probes
+from sap_art.diagnostics.gradient_signal import gradient_signal
 from sap_art.flags import LEVELS, complete, flag, raised_if, verdict
-from sap_art.gradient_signal import gradient_signal
 from sap_art.record import GradientInfo
 from sap_art.stochastic import StochasticModel
 
@@ -184,7 +185,7 @@ def test_transfer_that_beats_the_white_box_is_seen() -> None:
 
     def found(white: float, transfer: float) -> tuple[str, float]:
         columns = {"w": column(white, seed=1), "t": column(transfer, seed=2)}
-        result = diagnostics.transfer_beats_white_box(columns, transfer=["t"], white_box=["w"], seed=1)
+        result = comparisons.transfer_beats_white_box(columns, transfer=["t"], white_box=["w"], seed=1)
         return result.state, result.value or 0.0
 
     state, gap = found(0.6, 0.2)
@@ -203,7 +204,7 @@ def test_a_few_images_where_transfer_wins_are_seen() -> None:
     other = transfer.right.clone()
     other[:, 20:30] = True
     transfer = Evaluation(torch.stack([other.float(), 1 - other.float()], -1).log_softmax(-1), white.labels)
-    found = diagnostics.transfer_beats_white_box({"w": white, "t": transfer}, transfer=["t"], white_box=["w"], seed=1)
+    found = comparisons.transfer_beats_white_box({"w": white, "t": transfer}, transfer=["t"], white_box=["w"], seed=1)
 
     assert found.state == "raised"
     assert (found.value or 0.0) < 0
@@ -221,10 +222,10 @@ def test_two_images_alone_do_not_raise_it() -> None:
             name: Evaluation(torch.stack([right, 1 - right], -1).log_softmax(-1), torch.zeros(64).long())
             for name, right in (("w", white), ("t", transfer))
         }
-        return diagnostics.transfer_beats_white_box(columns, transfer=["t"], white_box=["w"], seed=1).state
+        return comparisons.transfer_beats_white_box(columns, transfer=["t"], white_box=["w"], seed=1).state
 
     assert (found(2), found(3)) == ("clear", "raised")
-    assert diagnostics.transfer_beats_white_box({}, transfer=[], white_box=["w"], seed=1).state == "clear"
+    assert comparisons.transfer_beats_white_box({}, transfer=[], white_box=["w"], seed=1).state == "clear"
 
 
 def shares(counts: list[int], draws: int = 200) -> Evaluation:
@@ -241,7 +242,7 @@ def test_a_black_box_that_beats_the_white_box_is_seen() -> None:
     def found(white: Evaluation, *black: Evaluation) -> str:
         columns = {"w": white, **{f"b{i}": b for i, b in enumerate(black)}}
         names = [f"b{i}" for i in range(len(black))]
-        return diagnostics.black_box_beats_white_box(columns, black_box=names, white_box=["w"], seed=1).state
+        return comparisons.black_box_beats_white_box(columns, black_box=names, white_box=["w"], seed=1).state
 
     half, less = shares([100] * 64), shares([98] * 64)
     assert found(half, half, less) == "raised"
@@ -253,7 +254,7 @@ def test_a_black_box_that_beats_the_white_box_is_seen() -> None:
     assert found(half, shares([20] * 3 + [110] * 61)) == "raised"
     assert found(half, shares([20] * 2 + [110] * 62)) == "clear"
     assert found(half) == "not-checked"
-    assert diagnostics.black_box_beats_white_box({"b": half}, black_box=["b"], white_box=["w"], seed=1).state == (
+    assert comparisons.black_box_beats_white_box({"b": half}, black_box=["b"], white_box=["w"], seed=1).state == (
         "not-checked"
     )
 
@@ -261,11 +262,11 @@ def test_a_black_box_that_beats_the_white_box_is_seen() -> None:
 def test_the_transfer_gap_is_that_of_the_groups_alone() -> None:
     """White-box minus transfer; positive means masking; an absent group cannot be compared."""
     columns = {"w": shares([160] * 64), "v": shares([140] * 64), "t": shares([100] * 64)}
-    found = diagnostics.transfer_gap(columns, transfer=["t"], white_box=["w", "v"], seed=1)
+    found = comparisons.transfer_gap(columns, transfer=["t"], white_box=["w", "v"], seed=1)
 
     assert found == pytest.approx((0.2, 0.2, 0.2))
     with pytest.raises(ValueError, match="one of x"):
-        diagnostics.transfer_gap(columns, transfer=["x"], white_box=["w"], seed=1)
+        comparisons.transfer_gap(columns, transfer=["x"], white_box=["w"], seed=1)
 
 
 def known(share: float, seeds: int = 100) -> Tensor:
@@ -283,12 +284,12 @@ def test_what_hides_behind_the_seed_is_seen() -> None:
     half = shares([100] * 64)
 
     def found(right: Tensor, worst: Evaluation = half) -> str:
-        return diagnostics.seed_gap(worst, right, seed=1).state
+        return comparisons.seed_gap(worst, right, seed=1).state
 
     assert (found(known(0.39)), found(known(0.41)), found(known(0.7))) == ("raised", "clear", "clear")
     # One seed, images right or wrong: 12.5 points are two standard errors of 64 such images, 10.9 points are 1.8.
     assert (found(some(18, 0)), found(some(14, 0))) == ("raised", "clear")
-    assert diagnostics.seed_gap(half, known(0.3), seed=1).value == pytest.approx(0.2)
+    assert comparisons.seed_gap(half, known(0.3), seed=1).value == pytest.approx(0.2)
 
 
 def test_a_known_seed_attack_that_is_broken_is_seen() -> None:
@@ -296,7 +297,7 @@ def test_a_known_seed_attack_that_is_broken_is_seen() -> None:
     half = shares([100] * 64)
 
     def found(right: Tensor) -> str:
-        return diagnostics.known_seed_attack_fails(half, right, seed=1).state
+        return comparisons.known_seed_attack_fails(half, right, seed=1).state
 
     assert (found(known(0.51)), found(known(0.5)), found(known(0.49))) == ("raised", "clear", "clear")
     assert (found(~some(18, 0)), found(~some(14, 0))) == ("raised", "clear")
@@ -306,7 +307,7 @@ def test_a_known_seed_attack_that_is_broken_is_seen() -> None:
 def test_known_seed_results_of_other_images_raise(right: Tensor) -> None:
     """Shape and type."""
     with pytest.raises(ValueError, match=r"known must be bool \(S, 64\)"):
-        diagnostics.seed_gap(shares([100] * 64), right, seed=1)
+        comparisons.seed_gap(shares([100] * 64), right, seed=1)
 
 
 def test_probes_do_not_depend_on_the_model_s_own_seed(net: nn.Module) -> None:
@@ -321,7 +322,7 @@ def test_one_step_better_than_many_is_seen() -> None:
     columns = {"one": column(0.3, seed=1), "many": column(0.7, seed=2)}
 
     for pair, state in [(("one", "many"), "raised"), (("many", "one"), "clear"), (("one", "none"), "not-checked")]:
-        found = diagnostics.single_step_beats_iterative(columns, single=pair[0], iterative=pair[1], seed=1)
+        found = comparisons.single_step_beats_iterative(columns, single=pair[0], iterative=pair[1], seed=1)
         assert found.state == state
 
 
@@ -329,16 +330,16 @@ def test_estimators_far_apart_are_seen() -> None:
     """More than five points, beyond the interval; one estimator has no spread."""
     columns = {"a": column(0.1, seed=1), "b": column(0.4, seed=2), "c": column(0.1, seed=3)}
 
-    assert diagnostics.estimator_spread(columns, names=["a", "b", "c"], seed=1).state == "raised"
-    assert diagnostics.estimator_spread(columns, names=["a", "c"], seed=1).state == "clear"
-    assert diagnostics.estimator_spread(columns, names=["a"], seed=1).state == "clear"
-    assert diagnostics.estimator_spread(columns, names=["a", "crashed"], seed=1).state == "not-checked"
+    assert comparisons.estimator_spread(columns, names=["a", "b", "c"], seed=1).state == "raised"
+    assert comparisons.estimator_spread(columns, names=["a", "c"], seed=1).state == "clear"
+    assert comparisons.estimator_spread(columns, names=["a"], seed=1).state == "clear"
+    assert comparisons.estimator_spread(columns, names=["a", "crashed"], seed=1).state == "not-checked"
 
 
 def test_survival_at_a_large_radius_is_seen() -> None:
     """Above 10 % beyond the interval."""
-    assert diagnostics.large_eps_survives(column(0.7), eps=0.5).state == "raised"
-    assert diagnostics.large_eps_survives(column(0.1), eps=0.5).state == "clear"
+    assert comparisons.large_eps_survives(column(0.7), eps=0.5).state == "raised"
+    assert comparisons.large_eps_survives(column(0.1), eps=0.5).state == "clear"
 
 
 def test_all_flags_are_listed_and_the_rest_is_not_checked() -> None:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from sap_art import SAP, AttackerView, DefendedModel, wrap
 from sap_art.attacks.objective import raw_loss_and_gradient
-from sap_art.finite_difference import finite_differences
-from sap_art.flags import flag
-from sap_art.gradient_signal import (
+from sap_art.diagnostics.finite_difference import finite_differences
+from sap_art.diagnostics.gradient_signal import (
     AGGRAVATING,
     GradientSignal,
     draw_gradients,
@@ -23,6 +22,7 @@ from sap_art.gradient_signal import (
     low_gradient_signal,
     signal_of,
 )
+from sap_art.flags import flag
 from sap_art.randomness import derive_seed
 from sap_art.record import Flag
 from sap_art.stochastic import StochasticModel

@@ -18,7 +18,7 @@ PACKAGE = Path(sap_art.__file__).parent
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
     "calibration cifar devices flags metrics migrations networks process randomness record record_schema references "
-    "same_law threat tiers",
+    "threat tiers",
     "data recipes store zoo",
     "kernels",
     "sampling",
@@ -26,9 +26,9 @@ ROOMS = (
     "gradients training",
     "checkpoints sites stochastic",
     "defended foreign",
-    "attacker binarised entries evaluation",
+    "attacker entries evaluation",
     "attacks",
-    "convergence diagnostics finite_difference gradient_signal planted portfolio probes selection suites",
+    "diagnostics portfolio selection suites",
     "campaign",
     "checks confidence",
     "protocol",

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from sap_art import SAP, AttackerView, DefendedModel, ThreatModel, wrap
 from sap_art.attacks import eot_apgd, pgd
-from sap_art.binarised import Binarised, draw_features, last_linear
-from sap_art.planted import PlantedResult, plant, plant_and_attack, planted_example_missed
+from sap_art.diagnostics.binarised import Binarised, draw_features, last_linear
+from sap_art.diagnostics.planted import PlantedResult, plant, plant_and_attack, planted_example_missed
 from sap_art.stochastic import StochasticModel, draw_logits
 
 X = 0.2 + 0.6 * torch.rand(12, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from sap_art import probes, same_law, wrap
+from sap_art import wrap
+from sap_art.diagnostics import probes, same_law
 
 Series = Callable[[np.random.Generator, int], NDArray[np.float64]]
 HONEST: dict[str, Series] = {

@@ -16,9 +16,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from sap_art import AttackerView, ThreatModel, data, diagnostics, gradient_signal, probes, suites, zoo
+from sap_art import AttackerView, ThreatModel, data, suites, zoo
 from sap_art.attacks import eot_apgd, square
 from sap_art.bench import run_suite
+from sap_art.diagnostics import comparisons, gradient_signal, probes
 from sap_art.evaluation import evaluate
 from sap_art.foreign import wrap
 from sap_art.record import Record, Value
@@ -166,7 +167,7 @@ def test_random_signs_are_beaten_by_a_blind_search(images: tuple[Tensor, Tensor]
         "square": square(view, x, y, threat, seed=1, iterations=150),
     }
     columns = {name: evaluate(model, p, y, draws=2, seed=2) for name, p in points.items()}
-    flag = diagnostics.black_box_beats_white_box(columns, black_box=["square"], white_box=["eot-apgd"], seed=1)
+    flag = comparisons.black_box_beats_white_box(columns, black_box=["square"], white_box=["eot-apgd"], seed=1)
     signal = gradient_signal.gradient_signal(model, x, y, draws=4, seed=1)
     low = gradient_signal.low_gradient_signal({"autograd": [signal["autograd"]]}, others=[flag])
 

@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import raw_loss_and_gradient
+from sap_art.diagnostics.same_law import independent_groups, same_law
 from sap_art.evaluation import evaluate
 from sap_art.flags import flag, raised_if
 from sap_art.randomness import derive_seed
 from sap_art.record import Flag, GradientInfo
-from sap_art.same_law import independent_groups, same_law
 from sap_art.stochastic import StochasticModel
 
 COPIES, CALLS = 8, 32

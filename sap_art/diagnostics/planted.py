@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from sap_art.binarised import Binarised, draw_features, last_linear
+from sap_art.diagnostics.binarised import Binarised, draw_features, last_linear
 from sap_art.evaluation import evaluate
 from sap_art.flags import flag, raised_if
 from sap_art.metrics import proportion

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import raw_loss_and_gradient
-from sap_art.gradient_signal import cosine
+from sap_art.diagnostics.gradient_signal import cosine
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.stochastic import StochasticModel
 
