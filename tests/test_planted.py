@@ -26,8 +26,9 @@ def small() -> nn.Sequential:
 
 
 def apgd(model: StochasticModel, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """From twenty starts: one of these images has a basin that five starts do not leave."""
     view = AttackerView(model, gradient=model.estimators[0], draws=4)
-    return eot_apgd(view, x, y, threat, seed=seed, steps=20)
+    return eot_apgd(view, x, y, threat, seed=seed, steps=10, restarts=20)
 
 
 def transfer(model: StochasticModel, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
@@ -76,9 +77,7 @@ def test_a_sound_attack_finds_what_is_planted_and_chance_does_not(name: str, thr
 
     assert int(sound.planted.sum()) >= 8
     assert torch.equal(sound.planted, chance.planted)
-    assert not (sound.found & ~sound.planted).any()
-    missed = int((sound.planted & ~sound.found).sum())
-    assert missed == 0 if name == "dense" else missed <= 1  # the majority of 16 draws at one point may be unlucky
+    assert torch.equal(sound.found, sound.planted)
     assert sound.random <= 0.05
     assert planted_example_missed(sound).state == "clear"
     assert planted_example_missed(chance).state == "raised"
