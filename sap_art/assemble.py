@@ -5,17 +5,22 @@ from __future__ import annotations
 from sap_art import metrics
 from sap_art.campaign import Job, Outcome
 from sap_art.confidence import calibration_of
+from sap_art.evaluation import Evaluation
 from sap_art.flags import complete, verdict
 from sap_art.metrics import Estimate
 from sap_art.protocol import Findings
-from sap_art.record import AttackResult, Calibration, CurvePoint, DataInfo, Precision, Record, Value
+from sap_art.record import AttackResult, BudgetPoint, Calibration, CurvePoint, DataInfo, Precision, Record, Value
 from sap_art.store import tensor_sha256
 
 SUBMISSIONS = (1, 10, 100)
 ALONE = {
     "noise": ("noise",),
-    "T4-transfer": ("pgd-dense", "apgd-ce-dense", "apgd-margin-dense"),
+    "T4-transfer": ("pgd-dense", "apgd-ce-dense", "apgd-margin-dense", "apgd-t-dense"),
     "T4-square": ("square",),
+    "T4-hopskipjump": ("hopskipjump",),
+    "autoattack": ("autoattack-rand", "autoattack-standard"),
+    "art-pgd": ("art-pgd",),
+    "paper": ("paper-fgsm", "paper-iterative"),
 }
 """Metrics of the stand-alone images, and the attacks of which the most damaging one counts."""
 
@@ -43,6 +48,7 @@ def to_record(job: Job, found: Findings, data: DataInfo) -> Record:
         adversarial_sha256=tensor_sha256(found.worst_points),
         counts_sha256=tensor_sha256(found.worst.correct),
         eps_curve=[CurvePoint(eps, _value(at_eps.estimate)) for eps, at_eps in found.curve.items()] or None,
+        convergence={name: _budgets(values) for name, values in found.convergence.items()} or None,
     )
 
 
@@ -61,21 +67,26 @@ def _metrics(found: Findings) -> dict[str, Value]:
     return result
 
 
+def _budgets(values: dict[float, Evaluation]) -> list[BudgetPoint]:
+    return [BudgetPoint(float(value), _value(found.estimate)) for value, found in sorted(values.items())]
+
+
 def _attack(outcome: Outcome, found: Findings) -> AttackResult:
     planned = outcome.planned
     attacked = max(1, int(outcome.done.sum()))
-    ok = outcome.error is None
+    ok, column = outcome.error is None, found.columns.get(planned.id)
     return AttackResult(
         id=planned.id,
         estimator=planned.estimator,
         loss=planned.loss,
         k=planned.draws,
         steps=planned.steps,
-        restarts=1,
-        accuracy=_value(found.columns[planned.id].estimate) if ok else None,
+        restarts=planned.restarts,
+        accuracy=_value(column.estimate) if ok and column is not None else None,
         forwards=outcome.forwards / attacked if ok else None,
         backwards=outcome.backwards / attacked if ok else None,
         images_won=found.winners.count(planned.id) if ok else None,
+        reported=outcome.reported if ok else None,
         error=outcome.error,
     )
 

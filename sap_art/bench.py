@@ -57,7 +57,7 @@ def run_suite(
     x, y = x.to(where), y.to(where)
     entries = [make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where) for e in suite.entries]
     store = Store.open(output, _manifest(suite, images, entries, x))
-    watch.expect(sum(portfolio.forecast(e.model, TIERS[suite.tier], images=len(x)) for e in entries))
+    watch.expect(sum(_passes(suite, entry, images=len(x)) for entry in entries))
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         return [_finish(suite, entry, images, (x, y), store, watch) for entry in entries]
 
@@ -78,7 +78,7 @@ def _finish(
     suite: Suite, entry: Entry, images: DataInfo, xy: tuple[Tensor, Tensor], store: Store, watch: Watch
 ) -> Record:
     tier = TIERS[suite.tier]
-    passes = portfolio.forecast(entry.model, tier, images=images.n)
+    passes = _passes(suite, entry, images=images.n)
     path = store.records / f"{entry.name}.json"
     if path.exists():
         watch.advance(passes)
@@ -102,6 +102,12 @@ def _finish(
     export(record, store.root)
     record.write(store.records)
     return record
+
+
+def _passes(suite: Suite, entry: Entry, *, images: int) -> int:
+    """Forecast for one entry."""
+    tier = TIERS[suite.tier]
+    return portfolio.forecast(entry.model, tier, suite.threat(), images=images, classes=entry.classes)
 
 
 def _manifest(suite: Suite, images: DataInfo, entries: list[Entry], x: Tensor) -> dict[str, Any]:

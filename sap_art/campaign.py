@@ -57,14 +57,23 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What one attack left: points (B, ...), which of them it computed (B,), its passes, or why it crashed."""
+    """What one attack left: points (B, ...), which of them it computed (B,), its passes, or why it crashed.
+
+    ``reported_right``: how many images a library's attack counts as still right.
+    """
 
     planned: PlannedAttack
     points: Tensor
     done: Tensor
     forwards: int = 0
     backwards: int = 0
+    reported_right: int | None = None
     error: str | None = None
+
+    @property
+    def reported(self) -> float | None:
+        """The accuracy that a library's attack would print."""
+        return None if self.reported_right is None else self.reported_right / int(self.done.sum())
 
 
 def run_attacks(job: Job) -> list[Outcome]:
@@ -75,16 +84,17 @@ def run_attacks(job: Job) -> list[Outcome]:
     outcomes: list[Outcome] = []
     alive = torch.ones(len(job.x), dtype=torch.bool)
     repeats = probes.repeats_its_draws(job.model, job.x, seed=job.seed_for("repeats"))
-    for planned in plan(job.model, job.tier):
+    for planned in plan(job.model, job.tier, job.threat, classes=job.entry.classes):
         if planned.attack is known_seed and not repeats:
             continue
-        outcomes.append(_run_attack(job, planned, alive))
+        outcomes.append(run_attack(job, planned, alive))
         if planned.first and len(job.x) > STAND_ALONE and outcomes[-1].error is None:
             alive &= _survivors(job, outcomes[-1])
     return outcomes
 
 
-def _run_attack(job: Job, planned: PlannedAttack, alive: Tensor) -> Outcome:
+def run_attack(job: Job, planned: PlannedAttack, alive: Tensor) -> Outcome:
+    """One attack on the images that are alive (B,), block by block."""
     job.announce(planned.id)
     outcome = Outcome(planned, job.x.clone(), torch.zeros(len(job.x), dtype=torch.bool))
     last = STAND_ALONE if planned.alone else len(job.x)
@@ -101,6 +111,8 @@ def _run_attack(job: Job, planned: PlannedAttack, alive: Tensor) -> Outcome:
         outcome.done[index] = True
         outcome.forwards += int(unit["forwards"])
         outcome.backwards += int(unit["backwards"])
+        if "right" in unit:
+            outcome.reported_right = (outcome.reported_right or 0) + int(unit["right"].sum())
     return outcome
 
 
@@ -110,9 +122,9 @@ def _unit(job: Job, planned: PlannedAttack, *, number: int, index: Tensor) -> Un
     def compute() -> Unit:
         x, y = job.x[index], job.y[index]
         with count_passes(job.model) as passes:
-            x_adv = planned.run(job.model, x, y, job.threat, seed=job.seed_for(planned.id, number))
+            x_adv, right = planned.run(job.model, x, y, job.threat, seed=job.seed_for(planned.id, number))
         cost = {"forwards": torch.tensor(passes.forwards), "backwards": torch.tensor(passes.backwards)}
-        return {"x_adv": x_adv, **cost}
+        return {"x_adv": x_adv, **cost} | ({} if right is None else {"right": right})
 
     return job.store.unit(f"{job.entry.name}/{planned.id}/{number:04d}-{tensor_sha256(index)[:12]}", compute)
 
@@ -120,7 +132,7 @@ def _unit(job: Job, planned: PlannedAttack, *, number: int, index: Tensor) -> Un
 def score_columns(job: Job, outcomes: list[Outcome]) -> dict[str, Evaluation]:
     """Each attack by itself; one whose points the model answers with NaN is an error too."""
     columns: dict[str, Evaluation] = {}
-    for outcome in (o for o in outcomes if o.error is None):
+    for outcome in (o for o in outcomes if o.error is None and not o.planned.partial):
         try:
             columns[outcome.planned.id] = job.score(outcome.points[:STAND_ALONE], outcome.planned.id)
         except ValueError as error:
@@ -139,40 +151,48 @@ def _survivors(job: Job, outcome: Outcome) -> Tensor:
     return alive
 
 
-def choose(job: Job, outcomes: list[Outcome]) -> Choice:
-    """The worst point of each image among the clean one and all attacks' ones."""
+def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws: int | None = None) -> Choice:
+    """The worst point of each image among the clean one and all attacks' ones; ``draws`` or the tier's a candidate."""
     job.announce("choosing worst points")
     candidates = torch.stack([job.x, *(o.points for o in outcomes)])
     valid = torch.stack([torch.ones(len(job.x), dtype=torch.bool), *(o.done for o in outcomes)])
 
     def compute() -> Unit:
         choice = choose_worst(
-            job.model, candidates, valid, job.y, draws=job.tier.selection_draws, seed=job.seed_for("selection")
+            job.model, candidates, valid, job.y, draws=draws or job.tier.selection_draws, seed=job.seed_for(stage)
         )
         return {"points": choice.points, "candidate": choice.candidate}
 
-    unit = job.store.unit(f"{job.entry.name}/selection-{tensor_sha256(candidates, valid)[:12]}", compute)
+    unit = job.store.unit(f"{job.entry.name}/{stage}-{tensor_sha256(candidates, valid)[:12]}", compute)
     return Choice(unit["points"].to(job.x.device), unit["candidate"])
 
 
 def told_right(job: Job, outcomes: list[Outcome]) -> Tensor | None:
-    """(S, b) bool: right or not under each known seed, on the b stand-alone images; None where no seed was told."""
-    told = [outcome for outcome in outcomes if outcome.planned.attack is known_seed]
-    rows: list[Tensor] = []
-    for outcome in told:
+    """(S, b) bool: right under each known seed whatever it was attacked by, on the b stand-alone images; None without.
+
+    A seed under which one of its attacks crashed has the others alone.
+    """
+    rows: dict[int, Tensor] = {}
+    for outcome in (o for o in outcomes if o.planned.attack is known_seed):
         noise_seed = dict(outcome.planned.options)["noise_seed"]
-        view = outcome.planned.view(job.model)
         points = outcome.points[:STAND_ALONE]
-        rows.append(evaluate_known_seed(view, points, job.y[: len(points)], noise_seed=noise_seed).right[0])
-    return torch.stack(rows) if rows else None
+        view, y = outcome.planned.view(job.model), job.y[: len(points)]
+        right = evaluate_known_seed(view, points, y, noise_seed=noise_seed).right[0]
+        rows[noise_seed] = rows.get(noise_seed, torch.ones_like(right)) & right
+    return torch.stack(list(rows.values())) if rows else None
 
 
-def attack_alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Evaluation:
-    """An attack outside of the plan, within a threat model of its own, on the stand-alone images; raises if it does."""
+def points_alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Tensor:
+    """What an attack outside of the plan finds within a threat model of its own, on the stand-alone images."""
+    job.announce(planned.id)
     x, y = job.x[:STAND_ALONE], job.y[:STAND_ALONE]
 
     def compute() -> Unit:
-        return {"x_adv": planned.run(job.model, x, y, threat, seed=job.seed_for(planned.id))}
+        return {"x_adv": planned.run(job.model, x, y, threat, seed=job.seed_for(planned.id)).x_adv}
 
-    points = job.store.unit(f"{job.entry.name}/{planned.id}", compute)["x_adv"]
-    return job.score(points.to(x.device), planned.id)
+    return job.store.unit(f"{job.entry.name}/{planned.id}", compute)["x_adv"].to(x.device)
+
+
+def attack_alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Evaluation:
+    """Report draws on what such an attack finds; raises if it does."""
+    return job.score(points_alone(job, planned, threat), planned.id)

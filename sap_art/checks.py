@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 
 from sap_art import portfolio
 from sap_art.attacks import eot_apgd
 from sap_art.campaign import Job, Outcome, attack_alone
 from sap_art.diagnostics import comparisons, convergence, probes
+from sap_art.diagnostics.finite_difference import finite_differences
 from sap_art.diagnostics.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
 from sap_art.evaluation import Evaluation
-from sap_art.flags import flag
+from sap_art.flags import CRASHED, flag
 from sap_art.randomness import make_generator
-from sap_art.record import Flag
+from sap_art.record import Flag, GradientInfo
 from sap_art.tiers import STAND_ALONE
-
-CRASHED = "the attack crashed: "
 
 
 def of_the_attacks(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation]) -> list[Flag]:
     """Flags that compare attacks with each other."""
     seed = job.seed_for("comparisons")
-    planned = [outcome.planned for outcome in outcomes]
+    planned = [outcome.planned for outcome in outcomes if not outcome.planned.partial]
     white = [p for p in planned if p.climbs_the_defence]
     names = [p.id for p in white]
     # On a net without a defence transfer and white box attack the same function: nothing to compare.
     transfer = [] if job.model.deterministic else [p.id for p in planned if p.estimator == "dense"]
     iterative = next((p.id for p in planned if p.estimator == "dense" and p.steps > 1), "an iterative attack")
     same = [p.id for p in white if p.attack is eot_apgd and p.loss == white[0].loss]
-    blind = [p.id for p in planned if p.id in ("noise", "square")]
+    blind = [p.id for p in planned if p.id in ("noise", "square", "hopskipjump")]
     return [
         comparisons.transfer_beats_white_box(columns, transfer=transfer, white_box=names, seed=seed),
         comparisons.black_box_beats_white_box(columns, black_box=blind, white_box=names, seed=seed),
@@ -87,6 +89,25 @@ def signals(job: Job, finished: list[Outcome]) -> dict[str, list[GradientSignal]
     return found
 
 
+def gradient_info(job: Job, found: dict[str, list[GradientSignal]]) -> dict[str, GradientInfo]:
+    """What the record says of each estimator: its signal at the clean image, and differences of the loss beside it."""
+    info = {name: points[0].info() for name, points in found.items()}
+    x, y = job.x[:STAND_ALONE], job.y[:STAND_ALONE]
+    if not job.tier.directions or not probes.repeats_its_draws(job.model, x, seed=job.seed_for("repeats")):
+        return info
+    job.announce("finite differences")
+    seed = job.seed_for("finite differences")
+    measured = finite_differences(job.model, x, y, draws=job.tier.draws, directions=job.tier.directions, seed=seed)
+    return {
+        name: replace(
+            info[name],
+            difference_cosine=found.cosine,
+            difference_scale=None if math.isnan(found.scale) else found.scale,
+        )
+        for name, found in measured.items()
+    }
+
+
 def of_the_gradient(job: Job, found: dict[str, list[GradientSignal]], others: list[Flag]) -> list[Flag]:
     """Flags of gradients that vanish or are noise; ``others`` may make the latter worse."""
     zero = probes.zero_or_non_finite({name: points[0].info() for name, points in found.items()})
@@ -101,7 +122,6 @@ def along_the_curve(job: Job) -> tuple[dict[float, Evaluation], list[Flag]]:
     """One short attack at each radius of the tier, and whether a larger one ever does less damage."""
     curve: dict[float, Evaluation] = {}
     for planned, threat in portfolio.along_the_curve(job.model, job.threat, job.tier):
-        job.announce(f"attack within eps {threat.eps:.3g}")
         try:
             curve[threat.eps] = attack_alone(job, planned, threat)
         except Exception as error:  # noqa: BLE001  as in campaign

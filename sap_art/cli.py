@@ -82,6 +82,34 @@ def bench(
 
 
 @app.command()
+def forecast(
+    suite: Annotated[str, typer.Argument(help="Shipped suite by name, or FILE.toml.")],
+    images: Annotated[int | None, typer.Option(help="First N test images.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices that share the images.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option(help="Passes a second of the machine that is meant; else this one is measured.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder or FILE.npz; else SAP_ART_DATA, else bundled.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> int:
+    """Say what a suite will take if no image can be dropped; an upper bound, most images fall early."""
+    from dataclasses import replace
+
+    from sap_art import suites
+    from sap_art.forecast import forecast_suite
+
+    chosen = suites.load(suite)
+    chosen = chosen if images is None else replace(chosen, images=images)
+    total = 0.0
+    for found in forecast_suite(chosen, device=device, source=data, rate=rate):
+        hours = found.hours(gpus=gpus)
+        total += hours
+        typer.echo(f"{found.entry}: {found.passes:,} passes at {found.rate:,.0f} a second: {hours:.2f} h")
+    typer.echo(f"{chosen.name}, {chosen.images} images, on {gpus} x {device}: at most {total:.2f} h")
+    return DONE
+
+
+@app.command()
 def train(
     arch: Annotated[str, typer.Option(help="Architecture, such as preact-resnet20.")],
     output: Annotated[Path, typer.Option(help="Folder for the checkpoint, its card and the state to resume from.")],

@@ -24,10 +24,11 @@ DETECTION_CALLS = 32
 
 @dataclass(frozen=True)
 class Entry:
-    """A model under evaluation and what its record says about it."""
+    """A model under evaluation, how many classes it tells apart, and what its record says about it."""
 
     name: str
     model: StochasticModel
+    classes: int
     model_info: ModelInfo
     defence: DefenceInfo
 
@@ -46,7 +47,7 @@ def make_entry(
     net = zoo.load_model(reference).to(device)
     plain = net if isinstance(net, StochasticModel) else wrap(net)
     plain.reseed(derive_seed(seed, name))
-    _try(plain, x, y, reference)
+    classes = _try(plain, x, y, reference)
     random = _is_random(plain, x[:8])
     if policy is not None:
         if random or isinstance(net, StochasticModel):
@@ -55,7 +56,7 @@ def make_entry(
         _try(model, x, y, reference)
     else:
         model = plain if random or net is plain else wrap(net, dense=net, seed=derive_seed(seed, name))
-    return Entry(name, model, _model_info(model, net, reference), _defence(model))
+    return Entry(name, model, classes, _model_info(model, net, reference), _defence(model))
 
 
 @torch.no_grad()
@@ -72,7 +73,8 @@ def _is_random(model: StochasticModel, x: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _try(model: StochasticModel, x: Tensor, y: Tensor, reference: str) -> None:
+def _try(model: StochasticModel, x: Tensor, y: Tensor, reference: str) -> int:
+    """The number of classes, if it takes these images."""
     require_eval(model)
     try:
         logits = model.single(x[:1])
@@ -83,6 +85,7 @@ def _try(model: StochasticModel, x: Tensor, y: Tensor, reference: str) -> None:
     if not torch.isfinite(logits).all():
         raise ValueError(f"{reference} returns NaN or inf on a clean image")
     require_labels(y, len(x), classes=logits.shape[1])
+    return logits.shape[1]
 
 
 def _model_info(model: StochasticModel, net: nn.Module, reference: str) -> ModelInfo:

@@ -8,7 +8,7 @@ from sap_art.record import Flag, Record
 from sap_art.table import VERDICTS
 from sap_art.tiers import TIERS
 
-ORDER = ("smoke", "quick", "full", "audit")
+ORDER = tuple(TIERS)
 """The tiers of RDP-1, each of which checks what those before it check."""
 LEVEL_WORDS = {"R": "makes the evaluation unreliable", "W": "a warning"}
 
@@ -214,4 +214,4 @@ def _not_checked(flag: Flag, *, tier: str) -> str:
 def _check(about: Explanation, *, tier: str) -> str:
     if tier in ORDER[ORDER.index(about.tier) :]:
         return f"the tier {tier} once that reason is gone"
-    return f"RDP-1 from its tier {about.tier} on" + ("" if about.tier in TIERS else " (not in this version)")
+    return f"the tier {about.tier}"

@@ -29,6 +29,8 @@ LEVELS: dict[str, Level] = {
     "softmax-output": "W",
 }
 """Codes in the order of the protocol; R makes an evaluation unreliable, W is a warning."""
+CRASHED = "the attack crashed: "
+"""How the evidence of a flag begins that could not be checked for that reason."""
 
 
 def flag(code: str, state: State, evidence: str, *, value: float | None = None, threshold: float | None = None) -> Flag:

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sap_art import checks
+from sap_art import budgets, checks, planting
 from sap_art.campaign import Job, Outcome, choose, run_attacks, score_columns, told_right
 from sap_art.diagnostics import probes
 from sap_art.evaluation import Evaluation
 from sap_art.record import Flag, GradientInfo
+from sap_art.refinement import refine
 
 
 @dataclass(frozen=True)
 class Findings:
     """All that was measured on one entry. ``columns``: each attack by itself, on the stand-alone images.
 
-    ``told``: (S, b) bool, right or not under each of S known seeds; ``curve``: eps -> the short attack within it.
+    ``told``: (S, b) bool, right or not under each of S known seeds; ``curve``: eps -> the short attack within it;
+    ``convergence``: the best attack with other budgets.
     """
 
     outcomes: list[Outcome]
@@ -28,6 +30,7 @@ class Findings:
     winners: list[str]
     told: Tensor | None
     curve: dict[float, Evaluation]
+    convergence: budgets.Convergence
     gradient: dict[str, GradientInfo]
     flags: list[Flag]
     failed: bool
@@ -40,6 +43,7 @@ def run(job: Job) -> Findings:
         job.model.per_example = False  # from here on draws are made one by one
     state = checks.state_between_calls(job)  # before anything else has called the model often
     outcomes = run_attacks(job)
+    outcomes += refine(job, outcomes)
     columns = score_columns(job, outcomes)
     finished = [outcome for outcome in outcomes if outcome.error is None]
     choice = choose(job, finished)
@@ -50,12 +54,16 @@ def run(job: Job) -> Findings:
     signals = checks.signals(job, finished)
     curve, monotone = checks.along_the_curve(job)
     large_eps = checks.large_eps(job)
+    convergence, converged = budgets.vary(job, finished, worst)
+    planted = planting.planted_examples(job, finished)
     flags = [
         *checks.of_the_attacks(job, outcomes, columns),
         *checks.known_seeds(job, worst, told),
         *checks.of_the_model(job),
         *state,
         *monotone,
+        *converged,
+        *planted,
         shared_noise,
         large_eps,
     ]
@@ -68,7 +76,8 @@ def run(job: Job) -> Findings:
         winners=[names[number] for number in choice.candidate.tolist()],
         told=told,
         curve=curve,
-        gradient={name: points[0].info() for name, points in signals.items()},
+        convergence=convergence,
+        gradient=checks.gradient_info(job, signals),
         flags=[*flags, *checks.of_the_gradient(job, signals, flags)],
-        failed=len(finished) < len(outcomes) or checks.crashed(large_eps, *monotone),
+        failed=len(finished) < len(outcomes) or checks.crashed(*flags),
     )

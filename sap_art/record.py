@@ -68,7 +68,10 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """One attack. ``accuracy`` is stand-alone; passes are per image, one draw counts one; ``error`` if it crashed."""
+    """One attack. ``accuracy`` is stand-alone; passes are per image, one draw counts one; ``error`` if it crashed.
+
+    ``reported`` is what a library's attack would print for the same points: no estimate of anything on a random model.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     id: str
@@ -81,6 +84,7 @@ class AttackResult:
     forwards: float | None = None
     backwards: float | None = None
     images_won: int | None = None
+    reported: float | None = None
     error: str | None = None
 
 
@@ -101,7 +105,8 @@ class Flag:
 class GradientInfo:
     """Share of images whose gradient is exactly zero, or not finite; medians over images of its signal, if measured.
 
-    See ``gradient_signal.GradientSignal`` for the definitions.
+    See ``gradient_signal.GradientSignal`` for the definitions, and ``finite_difference.FiniteDifference`` for the
+    comparison with differences of the loss.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -111,6 +116,8 @@ class GradientInfo:
     split_half_cosine: float | None = None
     sign_agreement: float | None = None
     dense_cosine: float | None = None
+    difference_cosine: float | None = None
+    difference_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +196,15 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class BudgetPoint:
+    """Accuracy under the best attack with one part of its budget at ``value``, on the stand-alone images."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    value: float
+    accuracy: Value
+
+
+@dataclass(frozen=True)
 class Precision:
     """Half-width of the interval of T1, report draws m and images n."""
 
@@ -221,6 +237,7 @@ class Record:
     adversarial_sha256: str | None = None
     counts_sha256: str | None = None
     eps_curve: list[CurvePoint] | None = None
+    convergence: dict[str, list[BudgetPoint]] | None = None
     schema: int = SCHEMA
     protocol: str = PROTOCOL
     notes: list[str] = field(default_factory=list[str])

@@ -40,7 +40,8 @@ def choose_worst(
     score, count = torch.zeros(total, images, 2, dtype=torch.double), torch.zeros(total, images, dtype=torch.double)
     for number in range(rounds):
         fresh = max(1, draws * total // (rounds * len(alive)))
-        result = _score(model, candidates, alive, y, draws=fresh, seed=derive_seed(seed, "round", number))
+        exists = valid.to(alive.device).gather(0, alive)
+        result = _score(model, candidates, alive, exists, y=y, draws=fresh, seed=derive_seed(seed, "round", number))
         where = alive.cpu()
         score.scatter_add_(0, where[..., None].expand(-1, -1, 2), result)
         count.scatter_add_(0, where, torch.full_like(where, fresh, dtype=torch.double))
@@ -49,15 +50,17 @@ def choose_worst(
     return Choice(candidates[winner, torch.arange(images, device=winner.device)], winner)
 
 
-def _score(model: StochasticModel, candidates: Tensor, alive: Tensor, y: Tensor, *, draws: int, seed: int) -> Tensor:
-    """Right draws and summed true-class probability of the candidates still alive: (A', B, 2)."""
-    rows, images = alive.shape
-    columns = torch.arange(images, device=alive.device).expand(rows, images)
-    points = candidates[alive, columns].flatten(0, 1)
-    labels = y.repeat(rows)
-    result = evaluate(model, points, labels, draws=draws, seed=seed)
+def _score(
+    model: StochasticModel, candidates: Tensor, alive: Tensor, exists: Tensor, *, y: Tensor, draws: int, seed: int
+) -> Tensor:
+    """Right draws and summed true-class probability of the candidates still alive: (A', B, 2); 0 where none exists."""
+    column = torch.arange(alive.shape[1], device=alive.device).expand_as(alive)[exists]
+    labels = y[column]
+    result = evaluate(model, candidates[alive[exists], column], labels, draws=draws, seed=seed)
     probability = result.probabilities.gather(1, labels.cpu().long()[:, None])[:, 0] * draws
-    return torch.stack([result.correct.double(), probability], -1).view(rows, images, 2)
+    found = torch.zeros(*alive.shape, 2, dtype=torch.double)
+    found[exists.cpu()] = torch.stack([result.correct.double(), probability], -1)
+    return found
 
 
 def _keep_worst(alive: Tensor, score: Tensor, count: Tensor, valid: Tensor, *, keep: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sap_art.record import Record, Value
+    from sap_art.record import AttackResult, Record, Value
 
 ABSENT = "–"
 WORST = "worst case"
@@ -63,7 +63,7 @@ def caption(records: Sequence[Record]) -> str:
 
 def _row(record: Record, attacks: Sequence[str]) -> list[str]:
     found = {attack.id: attack for attack in record.attacks}
-    columns = [ABSENT if name not in found else _attack(found[name].accuracy) for name in attacks]
+    columns = [ABSENT if name not in found else _attack(found[name]) for name in attacks]
     ece = [f"{100 * record.calibration[name].ece:.1f}" for name in ("clean", "adversarial")]
     metrics = record.metrics
     raised = [flag.code for flag in record.flags if flag.state == "raised"]
@@ -90,8 +90,10 @@ def _loss(found: re.Match[str]) -> str:
     return "EOT-APGD " + ("" if found[1] == "ce" else f"{found[1]} ")
 
 
-def _attack(value: Value | None) -> str:
-    return "error" if value is None else _percent(value)
+def _attack(attack: AttackResult) -> str:
+    if attack.error is not None:
+        return "error"
+    return ABSENT if attack.accuracy is None else _percent(attack.accuracy)
 
 
 def _percent(value: Value) -> str:

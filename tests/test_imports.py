@@ -30,10 +30,11 @@ ROOMS = (
     "attacks",
     "diagnostics portfolio selection suites",
     "campaign",
-    "checks confidence",
+    "checks confidence refinement",
+    "budgets planting",
     "protocol",
     "assemble integrations",
-    "bench",
+    "bench forecast",
     "explain progress table",
     "cli",
 )

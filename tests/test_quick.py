@@ -101,7 +101,7 @@ def test_planned_passes_are_those_that_are_made(tier: str, net: nn.Module, image
     cheap = replace(
         TIERS[tier], noise_points=3, steps=3, draws=2, square_iterations=min(2, TIERS[tier].square_iterations)
     )
-    for planned in portfolio.plan(model, cheap):
+    for planned in portfolio.plan(model, cheap, ThreatModel(), classes=10):
         with count_passes(model) as passes:
             planned.run(model, x, y, ThreatModel(), seed=1)
         assert passes.forwards + passes.backwards == planned.passes * len(x), planned.id

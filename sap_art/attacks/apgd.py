@@ -15,16 +15,29 @@ MOMENTUM = 0.75
 ENOUGH_INCREASES = 0.75
 
 
-def climb(x: Tensor, start: Tensor, threat: ThreatModel, *, steps: int, value: Callable[[Tensor], Value]) -> Tensor:
+FIRST_STEP = 2.0
+"""Size of the first step, of eps."""
+
+
+def climb(
+    x: Tensor,
+    start: Tensor,
+    threat: ThreatModel,
+    *,
+    steps: int,
+    value: Callable[[Tensor], Value],
+    first_step: float = FIRST_STEP,
+) -> Tensor:
     """The point with the largest loss met in ``steps`` evaluations from ``start``: (B, ...) in [0, 1].
 
-    Steps of the threat model's norm, 2 eps at first and halved, with a return to the best point so far, at the
-    checkpoints of the paper's section 3 where the loss rose in less than 75 % of the steps or its best stood still.
+    Steps of the threat model's norm, ``first_step`` times eps at first and halved, with a return to the best point so
+    far, at the checkpoints of the paper's section 3 where the loss rose in less than 75 % of the steps or its best
+    stood still.
 
     Args:
         value: loss (B,) and gradient (B, ...) at a point; called ``steps`` times.
     """
-    state = _State.start(x, start, step_size=2 * threat.eps)
+    state = _State.start(x, start, step_size=first_step * threat.eps)
     windows = checkpoints(steps)
     for step in range(steps):
         state.observe(*value(state.point))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from sap_art.attacker import AttackerView
-from sap_art.attacks.apgd import climb
+from sap_art.attacks.apgd import FIRST_STEP, climb
 from sap_art.attacks.objective import likeliest_wrong_classes, loss_and_gradient, mean_loss, prepare
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
@@ -26,6 +28,7 @@ def eot_apgd(
     loss: str = "ce",
     restarts: int = 1,
     targets: int = 0,
+    first_step: float = FIRST_STEP,
 ) -> Tensor:
     """Auto-PGD (Croce & Hein 2020, arXiv:2003.01690) on the loss averaged over the view's draws.
 
@@ -45,6 +48,7 @@ def eot_apgd(
         loss: a name of ``LOSSES``; with targets, of ``TARGETED``.
         restarts: climbs from starts of their own (towards each target).
         targets: 0 for untargeted, n to climb towards each of the n likeliest wrong classes of the clean image.
+        first_step: size of the first step, of eps; halved as the climb stalls.
 
     Raises:
         ValueError: bad images, labels or budget, unknown loss, more targets than wrong classes.
@@ -53,31 +57,24 @@ def eot_apgd(
     prepare(view, x, y, steps=steps, restarts=restarts)
     if targets < 0:
         raise ValueError(f"targets must be at least 0, got {targets}")
+    if not first_step > 0:
+        raise ValueError(f"first_step must be above 0, got {first_step}")
     generator = make_generator(x.device, seed, "start")
     with view.seeded(derive_seed(seed, "view")):
         aims = likeliest_wrong_classes(view, x, y, count=targets).unbind(1) if targets else (None,)
         ends = [
-            _climb(view, x, y, threat, start=threat.random_start(x, generator), steps=steps, loss=loss, target=aim)
+            climb(
+                x,
+                threat.random_start(x, generator),
+                threat,
+                steps=steps,
+                value=partial(loss_and_gradient, view, y=y, loss=loss, target=aim),
+                first_step=first_step,
+            )
             for aim in aims
             for _ in range(restarts)
         ]
     return ends[0] if len(ends) == 1 else _worst(view, ends, y, loss=loss, seed=derive_seed(seed, "check"))
-
-
-def _climb(
-    view: AttackerView,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    start: Tensor,
-    steps: int,
-    loss: str,
-    target: Tensor | None,
-) -> Tensor:
-    return climb(
-        x, start, threat, steps=steps, value=lambda point: loss_and_gradient(view, point, y, loss=loss, target=target)
-    )
 
 
 def _worst(view: AttackerView, ends: list[Tensor], y: Tensor, *, loss: str, seed: int) -> Tensor:

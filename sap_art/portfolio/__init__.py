@@ -1,0 +1,20 @@
+"""Which attacks a tier of RDP-1 runs on a model, in what order, and what they cost."""
+
+from sap_art.portfolio.forecast import forecast
+from sap_art.portfolio.plan import plan
+from sap_art.portfolio.planned import PlannedAttack, Points
+from sap_art.portfolio.refine import again, can_be_refined, refined
+from sap_art.portfolio.short import along_the_curve, budgets, sanity
+
+__all__ = [
+    "PlannedAttack",
+    "Points",
+    "again",
+    "along_the_curve",
+    "budgets",
+    "can_be_refined",
+    "forecast",
+    "plan",
+    "refined",
+    "sanity",
+]
