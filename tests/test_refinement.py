@@ -1,0 +1,264 @@
+"""What follows the plan: more of the best attacks, other budgets, planted examples, library numbers, known seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sap_art import ThreatModel, budgets, planting, wrap
+from sap_art.attacks import known_seed
+from sap_art.campaign import Job, Outcome, run_attacks, score_columns, told_right
+from sap_art.entries import Entry
+from sap_art.portfolio import PlannedAttack, again, plan
+from sap_art.portfolio.planned import apgd
+from sap_art.record import DefenceInfo, ModelInfo
+from sap_art.refinement import refine, strongest
+from sap_art.stochastic import StochasticModel
+from sap_art.store import Store
+from sap_art.tiers import TIERS, Refinement, Tier
+
+IMAGES = 10
+EPS = 0.1
+SMALL = replace(
+    TIERS["smoke"],
+    draws=2,
+    steps=4,
+    selection_draws=4,
+    report_draws=20,
+    noise_points=2,
+    converged=True,
+    refinement=Refinement(best=1, restarts=2, targets=2, above=0.5),
+)
+
+
+class Steps(nn.Module):
+    """Two classes by the mean pixel: wrong above ``threshold`` over the start, right below; noise on the logits."""
+
+    def __init__(self, rise: float, noise: float) -> None:
+        super().__init__()
+        self.rise, self.noise = rise, noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = 40 * (x.flatten(1).mean(1) - 0.5 - self.rise)
+        score = score + self.noise * torch.randn_like(score)
+        return torch.stack([-score, score, -score - 9, -score - 9], 1)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Job]:
+    """A job for a module on grey images of class 0."""
+
+    def make(module: nn.Module, tier: Tier = SMALL, model: StochasticModel | None = None, **changes: Any) -> Job:
+        info = ModelInfo("steps", type(module).__name__, "0" * 64)
+        entry = Entry(
+            "steps", model or wrap(module.eval()), 4, info, DefenceInfo("foreign", "module", True, "single", 1)
+        )
+        x = torch.full((IMAGES, 3, 4, 4), 0.5)
+        store = Store.open(tmp_path / f"out{len(list(tmp_path.iterdir()))}", {})
+        y = torch.zeros(IMAGES, dtype=torch.long)
+        settings: dict[str, Any] = {"threat": ThreatModel("Linf", EPS), "tier": tier, "seed": 0, "store": store}
+        return Job(entry=entry, x=x, y=y, **(settings | changes))
+
+    return make
+
+
+def outcome(name: str, points: Tensor) -> Outcome:
+    """Points of a finished attack through the defence."""
+    return Outcome(apgd(name, "autograd", "ce", draws=2, steps=4), points, torch.ones(len(points), dtype=torch.bool))
+
+
+def test_the_strongest_attack_comes_first(job: Callable[..., Job]) -> None:
+    """By what it leaves; one that crashed is none."""
+    made = job(Steps(rise=0.05, noise=0.1))
+    weak, strong, crashed = (outcome(n, (made.x + d).clamp(0, 1)) for n, d in (("a", 0.0), ("b", 0.1), ("c", 0.1)))
+    crashed.error = "it crashed"
+
+    assert [planned.id for planned in strongest(made, [weak, strong, crashed])] == ["b", "a"]
+
+
+def test_refinement_is_of_images_that_still_stand(job: Callable[..., Job]) -> None:
+    """None where the plan has broken all, all where it broke none; the best climb with restarts and with targets."""
+    broken, standing = job(Steps(rise=0.05, noise=0.1)), job(Steps(rise=0.5, noise=0.1))
+    of_broken, of_standing = (refine(j, run_attacks(j)) for j in (broken, standing))
+
+    assert [o.planned.id for o in of_standing] == ["eot-apgd-ce-autograd-restarts", "eot-apgd-ce-autograd-targeted"]
+    assert [int(o.done.sum()) for o in of_broken] == [0, 0]
+    assert [int(o.done.sum()) for o in of_standing] == [IMAGES, IMAGES]
+    assert [o.planned.passes for o in of_standing] == [2 * 2 * 4 * 2 + 4 * 2 * 2, 2 * 2 * 4 * 2 + 4 * 2 * 2 + 2]
+    assert refine(replace(standing, tier=replace(SMALL, refinement=None)), []) == []
+
+
+def vary(made: Job) -> dict[str, str]:
+    """States of the convergence flags."""
+    outcomes = run_attacks(made)
+    return {f.code: f.state for f in budgets.vary(made, outcomes, made.score(made.x, "worst case"))[1]}
+
+
+class Delayed(nn.Module):
+    """Errs only near one corner of the ball, to which a gradient of constant size leads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = 100 * ((x - 0.5).flatten(1).sum(1) - 0.5 * 48 * EPS) / 48
+        return torch.stack([0 * score, score + 0.01 * torch.randn_like(score)], 1)
+
+
+def test_budgets_that_are_enough_are_clear(job: Callable[..., Job]) -> None:
+    """An attack that breaks everything with half of its budget."""
+    made = job(Steps(rise=0.03, noise=0.1))
+    outcomes = run_attacks(made)
+    worst = outcomes[0].points
+    curves, flags = budgets.vary(made, outcomes, made.score(worst, "worst case"))
+
+    assert {f.code: f.state for f in flags} == dict.fromkeys(
+        ["steps-not-converged", "draws-not-converged", "restarts-not-converged", "selection-not-converged"], "clear"
+    )
+    assert {name: sorted(values) for name, values in curves.items()} == {
+        "steps": [1, 2, 4, 8],
+        "draws": [1, 2, 4],
+        "restarts": [1, 5, 10],
+        "first_step": [0.5, 1, 2],
+    }
+    assert budgets.vary(replace(made, tier=TIERS["quick"]), outcomes, made.score(worst, "again")) == ({}, [])
+
+
+def test_too_few_steps_are_flagged(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first step so small that the corner is out of reach with the tier's steps, and in reach with twice as many."""
+    short = replace(SMALL, steps=4)
+    made = job(Delayed(), short, model=wrap(Delayed().eval()))
+    original = budgets.budgets
+
+    def small_steps(best: PlannedAttack) -> dict[str, dict[float, PlannedAttack]]:
+        found = original(best)
+        found["steps"] = {n: again(best, f"steps-{n}", steps=int(n), first_step=0.1) for n in found["steps"]}
+        return found
+
+    monkeypatch.setattr(budgets, "budgets", small_steps)
+
+    assert vary(made)["steps-not-converged"] == "raised"
+
+
+def test_a_worst_case_that_misses_points_is_flagged(job: Callable[..., Job]) -> None:
+    """Clean images scored as if they were the worst ones: more restarts, and a proper choice, find more."""
+    states = vary(job(Steps(rise=0.03, noise=0.1)))
+
+    assert (states["restarts-not-converged"], states["selection-not-converged"]) == ("raised", "raised")
+
+
+class Crashing(nn.Module):
+    """Gives NaN gradients once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = x.flatten(1).mean(1) + 0.01 * torch.randn(len(x))
+        return torch.stack([score, -score], 1) * (torch.tensor(float("nan")) if self.broken and x.requires_grad else 1)
+
+
+def test_a_crash_is_not_checked_and_says_so(job: Callable[..., Job]) -> None:
+    """In the repetition and in planting; without a finished climb there is nothing to repeat."""
+    module = Crashing()
+    made = job(module, replace(SMALL, planted=8))
+    outcomes = run_attacks(made)
+    module.broken = True
+    flags = budgets.vary(made, outcomes, made.score(made.x, "worst case"))[1]
+
+    assert {f.state for f in flags} == {"not-checked"}
+    assert all(f.evidence.startswith("the attack crashed: FloatingPointError") for f in flags)
+    assert {f.evidence for f in budgets.vary(made, [], made.score(made.x, "w"))[1]} == {
+        "no attack through the defence has finished"
+    }
+
+
+class Readout(nn.Module):
+    """Noise, a hidden layer, a linear one."""
+
+    def __init__(self, masked: bool) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(48, 100), nn.ReLU(), nn.Linear(100, 4))
+        for p in self.net.parameters():
+            p.data = torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5
+        self.masked = masked
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x.detach() if self.masked else x + 0.005 * torch.randn_like(x))
+        return logits + 0 * x.sum()
+
+
+@pytest.mark.parametrize(("masked", "state"), [(False, "clear"), (True, "raised")])
+def test_planted_examples_are_looked_for_with_the_best_attack(
+    job: Callable[..., Job], masked: bool, state: str
+) -> None:
+    """Found through noise, missed behind a gradient of zero; once more from what was kept."""
+    tier = replace(SMALL, planted=IMAGES, steps=10, refinement=Refinement(best=1, restarts=4, targets=0, above=0.5))
+    made = job(Readout(masked), tier)
+    outcomes = run_attacks(made)
+    first, second = (planting.planted_examples(made, outcomes) for _ in range(2))
+
+    assert [flag.state for flag in first] == [state], first[0].evidence
+    assert first == second
+    assert planting.planted_examples(replace(made, tier=SMALL), outcomes) == []
+
+
+def test_a_net_without_a_last_linear_layer_is_not_checked(job: Callable[..., Job]) -> None:
+    """With the reason, and not as a crash."""
+    made = job(Steps(rise=0.5, noise=0.1), replace(SMALL, planted=8))
+    (flag,) = planting.planted_examples(made, run_attacks(made))
+
+    assert (flag.state, "ends in torch.nn.Linear" in flag.evidence) == ("not-checked", True)
+
+
+def test_what_a_library_reports_is_kept_beside_what_its_points_are_worth(job: Callable[..., Job]) -> None:
+    """A coin that is right in 70 % of the draws: AutoAttack counts whom it saw right every time."""
+
+    class Coin(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            right = torch.rand(len(x)) < 0.7
+            logits = torch.where(right[:, None], torch.tensor([2.0, 0, 0, 0]), torch.tensor([0, 2.0, 0, 0]))
+            return logits + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    made = job(Coin(), replace(SMALL, references=True, refinement=None, report_draws=100))
+    many = torch.full((64, 3, 4, 4), 0.5)
+    made = replace(made, x=many, y=torch.zeros(64, dtype=torch.long))
+    outcomes = {o.planned.id: o for o in run_attacks(made)}
+    columns = score_columns(made, list(outcomes.values()))
+
+    assert outcomes["autoattack-rand"].reported is not None
+    assert outcomes["autoattack-rand"].reported < 0.5
+    assert abs(columns["autoattack-rand"].accuracy - 0.7) < 5 * (0.21 / 6400) ** 0.5
+    assert outcomes["eot-apgd-ce-autograd"].reported is None
+
+
+def test_a_known_seed_counts_every_attack_that_was_told_it(job: Callable[..., Job]) -> None:
+    """An image is right under a seed if no attack under that seed breaks it."""
+    tier = replace(SMALL, known_seeds=2, told_all=True, square_iterations=2, square_draws=1)
+    made = job(Steps(rise=0.05, noise=0.1), tier)
+    outcomes = run_attacks(made)
+    told = [o for o in outcomes if o.planned.attack is known_seed]
+    for o in told:
+        o.points = made.x.clone()
+    assert told_right(made, outcomes).all()  # pyright: ignore[reportOptionalMemberAccess]
+    told[1].points = (made.x + EPS).clamp(0, 1)  # known-seed-0-t
+
+    right = told_right(made, outcomes)
+    assert right is not None
+    assert right.shape == (2, IMAGES)
+    assert not right[0].any()
+    assert right[1].all()
+    assert len(told) == 6
+
+
+def test_the_plan_names_every_attack_once(job: Callable[..., Job]) -> None:
+    """Keys of work and columns of tables."""
+    made = job(Steps(rise=0.05, noise=0.1))
+    for tier in TIERS.values():
+        names = [planned.id for planned in plan(made.model, tier, made.threat, classes=4)]
+        assert len(set(names)) == len(names)
