@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
+
+import pytest
 
 from sap_art import suites, table, zoo
 from sap_art.record import Record
@@ -12,6 +15,7 @@ from sap_art.store import weights_sha256
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECORDS = ROOT / "leaderboard" / "records"
+CONTROLS = ROOT / "benchmarks" / "controls"
 
 
 def committed() -> list[Record]:
@@ -25,6 +29,19 @@ def test_the_table_is_that_of_the_committed_records() -> None:
 
     assert shown is not None
     assert shown[1] == table.markdown(committed())
+
+
+def test_the_controls_table_is_that_of_the_committed_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In README and in comparison.md, to the letter; as long as no records are committed there is none."""
+    monkeypatch.syspath_prepend(CONTROLS)
+    table = importlib.import_module("table")
+    results = CONTROLS / "results"
+    there = (results / "controls.json").exists() and (results / "references").is_dir()
+    text = table.markdown(*table.read(results, results / "references")) if there else None
+    shown = re.search(r"<!-- controls table: begin -->\n(.*)<!-- controls table: end -->", README, re.DOTALL)
+
+    assert (shown and shown[1]) == text
+    assert ((results / "comparison.md").read_text(encoding="utf-8") if there else None) == text
 
 
 def test_the_committed_records_are_of_the_shipped_net() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from sap_art.flags import LEVELS
-from sap_art.record import Level, Record, Value
+from sap_art.record import Level, Record, Value, Verdict
 
 Tier = Literal["smoke", "quick", "full", "audit"]
 TIERS: tuple[Tier, ...] = ("smoke", "quick", "full", "audit")
@@ -27,6 +27,7 @@ class Expectation:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     tier: Tier
+    truth: float | str
     why: str
     T1: float | None = None
     accuracy: float | None = None
@@ -41,6 +42,8 @@ class Expectation:
     def __post_init__(self) -> None:
         if self.flag is not None and self.flag not in LEVELS:
             raise ValueError(f"unknown flag {self.flag!r}; known: {', '.join(LEVELS)}")
+        if " of " not in self.truth if isinstance(self.truth, str) else not 0 <= self.truth <= 1:
+            raise ValueError(f"truth must be in [0, 1] or 'LIBRARY of CONTROL', got {self.truth!r}")
 
     def __str__(self) -> str:
         said = {
@@ -57,14 +60,37 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one control. ``state``: met, not met, or why it cannot be told yet."""
+    """What became of one control. ``state``: met, not met, or why it cannot be told yet.
 
+    ``raised``: levels by flag. ``T1``, its verdict and ``raised`` are empty where it was not run.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     control: str
     expected: str
     why: str
+    truth: float | str
     found: str
     state: str
     missed: list[str]
+    T1: Value | None = None
+    verdict: Verdict | None = None
+    raised: dict[str, Level] = field(default_factory=dict[str, Level])
+
+
+@dataclass(frozen=True)
+class Results:
+    """``controls.json``: the settings of one run, and what became of each control."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    suite: str
+    tier: str
+    dataset: str
+    images: int
+    norm: str
+    eps: float
+    seed: int
+    results: list[Result]
 
 
 def read(path: Path) -> dict[str, Expectation]:
@@ -78,21 +104,31 @@ def read(path: Path) -> dict[str, Expectation]:
 
 def judge(control: str, expected: Expectation, records: Mapping[str, Record], *, tier: str) -> Result:
     """Compare the record of ``control`` with what was expected of it; ``tier`` is the one that ran."""
+    absent = f"needs the net {expected.needs}"
+    result = Result(control, str(expected), expected.why, expected.truth, "not run", absent, missed=[])
     if control not in records:
-        return Result(control, str(expected), expected.why, "not run", f"needs the net {expected.needs}", [])
+        return result
     record = records[control]
     missed = shortcomings(expected, record, records)
     state = "not met" if missed else "met"
     if TIERS.index(expected.tier) > TIERS.index(tier):  # what happens to be there already proves nothing
         state, missed = f"needs tier {expected.tier}", []
-    return Result(control, str(expected), expected.why, summary(record), state, missed)
+    return replace(
+        result,
+        found=summary(record),
+        state=state,
+        missed=missed,
+        T1=record.metrics["T1"],
+        verdict=record.verdict,
+        raised=raised_flags(record),
+    )
 
 
 def shortcomings(expected: Expectation, record: Record, records: Mapping[str, Record]) -> list[str]:
     """What of the expectation is not met, in words with numbers; empty if all is."""
     found = _numbers(expected, record)
     worst = record.metrics["T1"]
-    raised = {flag.code: flag.level for flag in record.flags if flag.state == "raised"}
+    raised = raised_flags(record)
     if expected.T1 is not None and worst.value != expected.T1:
         found.append(f"T1 is {worst.value:.4f}")
     if expected.broken_with is not None:
@@ -161,9 +197,14 @@ def worst_difference(first: Value, second: Value) -> Value:
 
 def summary(record: Record) -> str:
     """Accuracies and what was raised, for a table."""
-    raised = ", ".join(flag.code for flag in record.flags if flag.state == "raised") or "no flag"
+    flags = ", ".join(raised_flags(record)) or "no flag"
     clean, worst = record.metrics["clean"], record.metrics["T1"]
-    return f"clean {clean.value:.3f}, T1 {_text(worst)}; {record.verdict}: {raised}"
+    return f"clean {clean.value:.3f}, T1 {_text(worst)}; {record.verdict}: {flags}"
+
+
+def raised_flags(record: Record) -> dict[str, Level]:
+    """Levels of the raised flags, by code."""
+    return {flag.code: flag.level for flag in record.flags if flag.state == "raised"}
 
 
 def _state(record: Record, code: str) -> str:

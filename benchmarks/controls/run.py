@@ -13,15 +13,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from suite import control, load
+
 from sap_art.process import prepare
 
 if TYPE_CHECKING:
-    from expectations import Expectation, Result
+    from expectations import Result
 
     from sap_art.suites import Suite
-
-HERE = Path(__file__).parent
-SUITE, EXPECTATIONS = HERE.parent / "suites" / "controls.toml", HERE / "expectations.toml"
 
 
 def main() -> int:
@@ -45,47 +44,35 @@ def parse() -> argparse.Namespace:
 
 def run(output: Path, *, images: int | None, tier: str | None) -> list[Result]:
     """Evaluate the controls that can be, compare, print and write the table."""
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
-    from expectations import judge, read
+    from expectations import Results, judge
     from rich.console import Console
 
-    from sap_art import suites
     from sap_art.bench import run_suite
     from sap_art.progress import bar
     from sap_art.record import write_json
 
-    expected = read(EXPECTATIONS)
-    suite = with_nets(suites.load(str(SUITE)), expected)
-    suite = replace(suite, images=images or suite.images, tier=tier or suite.tier)
+    suite, expected = load(images=images, tier=tier)
     with bar(Console(stderr=True)) as watch:
         records = run_suite(suite, output=output, watch=watch)
     found = {control(entry.model): record for entry, record in zip(suite.entries, records, strict=True)}
     results = [judge(name, e, found, tier=suite.tier) for name, e in expected.items()]
     text = markdown(suite, results)
     (output / "controls.md").write_text(text, encoding="utf-8")
-    settings = {"suite": suite.name, "tier": suite.tier, "images": suite.images, "seed": suite.seed}
-    write_json({**settings, "results": [asdict(r) for r in results]}, output / "controls.json")
+    written = Results(
+        suite.name,
+        tier=suite.tier,
+        dataset=suite.dataset,
+        images=suite.images,
+        norm=suite.norm,
+        eps=suite.threat().eps,
+        seed=suite.seed,
+        results=results,
+    )
+    write_json(asdict(written), output / "controls.json")
     print(text)
     return results
-
-
-def with_nets(suite: Suite, expected: dict[str, Expectation]) -> Suite:
-    """The suite without the controls whose net the zoo does not have yet; raises ValueError for one unexpected."""
-    from dataclasses import replace
-
-    from sap_art.zoo import list_nets
-
-    names = [control(entry.model) for entry in suite.entries]
-    if sorted(names) != sorted(expected):
-        raise ValueError(f"{SUITE.name} and {EXPECTATIONS.name} differ in {sorted(set(names) ^ set(expected))}")
-    present = {net.name for net in list_nets() if net.present} | {None}
-    return replace(suite, entries=[e for e in suite.entries if expected[control(e.model)].needs in present])
-
-
-def control(model: str) -> str:
-    """``.../models.py:dropout`` -> ``dropout``."""
-    return model.rpartition(":")[2]
 
 
 def markdown(suite: Suite, results: list[Result]) -> str:

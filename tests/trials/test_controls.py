@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -126,12 +126,18 @@ def test_the_script_says_what_is_missed(
     run = script("run")
     found = run.main()
     text = (tmp_path / "controls.md").read_text(encoding="utf-8")
-    states = {r["control"]: r["state"] for r in json.loads((tmp_path / "controls.json").read_text())["results"]}
+    written = json.loads((tmp_path / "controls.json").read_text())
+    states = {r["control"]: r["state"] for r in written["results"]}
+    coin = next(r for r in written["results"] if r["control"] == "coin")
+    expected = records["coin"]
 
     assert found == status
     assert ("Not met" in text) == bool(status)
     assert {name for name, state in states.items() if state == "not met"} == ({"dropout"} if status else set())
     assert states["stateful_mask"] == "needs tier quick"
+    assert (coin["truth"], coin["T1"], coin["verdict"]) == (0.7, asdict(expected.metrics["T1"]), expected.verdict)
+    assert coin["raised"] == {flag.code: flag.level for flag in expected.flags if flag.state == "raised"}
+    assert (written["eps"], written["norm"], written["images"]) == (8 / 255, "Linf", IMAGES)
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:
@@ -246,10 +252,28 @@ def test_suite_and_expectations_name_the_same_controls(expectations: ModuleType)
         assert isinstance(control(name), nn.Module)
 
 
-@pytest.mark.parametrize("line", ['flag = "no-such"', "flags = 1", 'from = "soon"'])
-def test_an_expectation_that_cannot_be_checked_is_refused(line: str, tmp_path: Path, expectations: ModuleType) -> None:
-    """Unknown flags, keys and tiers."""
-    start = "" if line.startswith("from") else 'from = "smoke"\n'
-    (tmp_path / "e.toml").write_text(f'[a]\n{start}why = "."\n{line}\n')
-    with pytest.raises(ValueError, match="a"):
-        expectations.read(tmp_path / "e.toml")
+BAD = {
+    'flag = "no-such"': "unknown flag 'no-such'",
+    "flags = 1": "flags",
+    'from = "soon"': "tier",
+    "truth = 1.5": r"truth must be in \[0, 1\] or 'LIBRARY of CONTROL', got 1.5",
+    'truth = "sure"': "got 'sure'",
+    "": "truth",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BAD.items())
+def test_an_expectation_that_cannot_be_checked_is_refused(
+    line: str, message: str, tmp_path: Path, expectations: ModuleType
+) -> None:
+    """Unknown flags, keys and tiers; a truth that is no accuracy and nobody's report, or none."""
+    good = {"from": 'from = "smoke"', "truth": "truth = 0.7", "why": 'why = "."'}
+    lines = {**good, line.partition(" ")[0]: line}
+    if not line:
+        del lines["truth"]
+    (tmp_path / "bad.toml").write_text("\n".join(["[a]", *lines.values()]))
+    (tmp_path / "good.toml").write_text("\n".join(["[a]", *good.values()]))
+
+    assert expectations.read(tmp_path / "good.toml")["a"].truth == 0.7
+    with pytest.raises(ValueError, match=message):
+        expectations.read(tmp_path / "bad.toml")
