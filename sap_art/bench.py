@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from sap_art import __version__, data, kernels, portfolio, protocol
-from sap_art.assemble import to_record
 from sap_art.attacks.cost import count_passes
-from sap_art.campaign import Job
 from sap_art.devices import require_device
 from sap_art.entries import Entry, fingerprint, make_entry
 from sap_art.integrations.robustbench_json import export
+from sap_art.protocol.assemble import to_record
+from sap_art.protocol.campaign import Job
 from sap_art.record import DataInfo, Record, write_json
 from sap_art.store import Store
 from sap_art.suites import Suite
@@ -107,7 +107,7 @@ def _finish(
 def _passes(suite: Suite, entry: Entry, *, images: int) -> int:
     """Forecast for one entry."""
     tier = TIERS[suite.tier]
-    return portfolio.forecast(entry.model, tier, suite.threat(), images=images, classes=entry.classes)
+    return portfolio.expected_passes(entry.model, tier, suite.threat(), images=images, classes=entry.classes)
 
 
 def _manifest(suite: Suite, images: DataInfo, entries: list[Entry], x: Tensor) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def forecast_suite(suite: Suite, *, device: str, source: str | None, rate: float
     found: list[Forecast] = []
     for e in suite.entries:
         entry = make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where)
-        passes = portfolio.forecast(
+        passes = portfolio.expected_passes(
             entry.model, TIERS[suite.tier], suite.threat(), images=suite.images, classes=entry.classes
         )
         found.append(Forecast(entry.name, suite.images, passes, rate or measure_rate(entry, x, y)))

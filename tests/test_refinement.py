@@ -11,14 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sap_art import ThreatModel, budgets, planting, wrap
+from sap_art import ThreatModel, portfolio, protocol, wrap
 from sap_art.attacks import known_seed
-from sap_art.campaign import Job, Outcome, run_attacks, score_columns, told_right
+from sap_art.attacks.cost import count_passes
 from sap_art.entries import Entry
 from sap_art.portfolio import PlannedAttack, again, plan
 from sap_art.portfolio.planned import apgd
+from sap_art.protocol import budgets, planting
+from sap_art.protocol.campaign import Job, Outcome, run_attacks, score_columns, told_right
+from sap_art.protocol.refinement import refine, strongest
 from sap_art.record import DefenceInfo, ModelInfo
-from sap_art.refinement import refine, strongest
 from sap_art.stochastic import StochasticModel
 from sap_art.store import Store
 from sap_art.tiers import TIERS, Refinement, Tier
@@ -262,3 +264,20 @@ def test_the_plan_names_every_attack_once(job: Callable[..., Job]) -> None:
     for tier in TIERS.values():
         names = [planned.id for planned in plan(made.model, tier, made.threat, classes=4)]
         assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+def test_the_forecast_is_an_upper_bound_and_a_near_one(job: Callable[..., Job], name: str) -> None:
+    """All passes of an entry, probes and choices included, where every image stands to the end."""
+    tier = replace(TIERS[name], draws=2, steps=4, selection_draws=8, report_draws=20, noise_points=4, long_steps=0)
+    tier = replace(tier, curve=tier.curve[:1], references=False, boundary_queries=0, planted=min(8, tier.planted))
+    if tier.square_iterations:
+        tier = replace(tier, square_iterations=4, square_draws=2)
+    if tier.refinement:
+        tier = replace(tier, refinement=Refinement(best=1, restarts=2, targets=2, above=-1.0))
+    made = job(Readout(masked=False), tier)
+    with count_passes(made.model) as spent:
+        protocol.run(made)
+    expected = portfolio.expected_passes(made.model, tier, made.threat, images=IMAGES, classes=4)
+
+    assert 0.6 * expected < spent.forwards + spent.backwards <= expected

@@ -1,6 +1,6 @@
 """Which attacks a tier of RDP-1 runs on a model, in what order, and what they cost."""
 
-from sap_art.portfolio.forecast import forecast
+from sap_art.portfolio.passes import expected_passes
 from sap_art.portfolio.plan import plan
 from sap_art.portfolio.planned import PlannedAttack, Points
 from sap_art.portfolio.refine import again, can_be_refined, refined
@@ -13,7 +13,7 @@ __all__ = [
     "along_the_curve",
     "budgets",
     "can_be_refined",
-    "forecast",
+    "expected_passes",
     "plan",
     "refined",
     "sanity",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sap_art.campaign import Job, Outcome
 from sap_art.diagnostics.binarised import last_linear
 from sap_art.diagnostics.planted import PlantedResult, plant_and_attack, planted_example_missed
 from sap_art.flags import CRASHED, flag
 from sap_art.portfolio import PlannedAttack, again
+from sap_art.protocol.campaign import Job, Outcome
+from sap_art.protocol.refinement import strongest
 from sap_art.record import Flag
-from sap_art.refinement import strongest
 from sap_art.stochastic import StochasticModel
 from sap_art.store import Unit
 from sap_art.threat import ThreatModel

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from sap_art.campaign import Job, Outcome, choose, points_alone
 from sap_art.diagnostics.convergence import MORE, not_converged
 from sap_art.evaluation import Evaluation
 from sap_art.flags import CRASHED, flag
 from sap_art.portfolio import PlannedAttack, budgets
+from sap_art.protocol.campaign import Job, Outcome, choose, points_alone
+from sap_art.protocol.refinement import strongest
 from sap_art.record import Flag
-from sap_art.refinement import strongest
 from sap_art.selection import choose_worst
 from sap_art.tiers import STAND_ALONE
 

@@ -9,12 +9,12 @@ import torch
 
 from sap_art import portfolio
 from sap_art.attacks import eot_apgd
-from sap_art.campaign import Job, Outcome, attack_alone
 from sap_art.diagnostics import comparisons, convergence, probes
 from sap_art.diagnostics.finite_difference import finite_differences
 from sap_art.diagnostics.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
 from sap_art.evaluation import Evaluation
 from sap_art.flags import CRASHED, flag
+from sap_art.protocol.campaign import Job, Outcome, attack_alone
 from sap_art.randomness import make_generator
 from sap_art.record import Flag, GradientInfo
 from sap_art.tiers import STAND_ALONE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sap_art.campaign import Job, Outcome, choose, run_attack
 from sap_art.evaluation import evaluate
 from sap_art.portfolio import PlannedAttack, can_be_refined, refined
+from sap_art.protocol.campaign import Job, Outcome, choose, run_attack
 from sap_art.tiers import STAND_ALONE
 
 

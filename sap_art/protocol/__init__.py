@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sap_art import budgets, checks, planting
-from sap_art.campaign import Job, Outcome, choose, run_attacks, score_columns, told_right
 from sap_art.diagnostics import probes
 from sap_art.evaluation import Evaluation
+from sap_art.protocol import budgets, checks, planting
+from sap_art.protocol.campaign import Job, Outcome, choose, run_attacks, score_columns, told_right
+from sap_art.protocol.refinement import refine
 from sap_art.record import Flag, GradientInfo
-from sap_art.refinement import refine
 
 
 @dataclass(frozen=True)
