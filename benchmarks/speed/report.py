@@ -19,15 +19,21 @@ QUICK_WARNING = "--quick: sizes too small and rounds too few for the targets; th
 
 def heading(facts: Mapping[str, Any]) -> list[str]:
     """Machine, versions, how to read: lines of text."""
-    versions = ", ".join(f"{name} {facts[name] or ABSENT}" for name in VERSIONS)
     lines = [
-        f"command: {facts['command']}",
-        f"device: {facts['device']}; CPU cores {facts['cores']}, threads {facts['threads']}; {facts['platform']}",
-        f"versions: {versions}",
-        f"process: {facts['prepared']}",
+        *origin(facts, VERSIONS),
         "contestants of a case take turns; a ratio is the median of the rounds' ratios; times are median (min..max)",
     ]
     return [*lines, QUICK_WARNING] if facts["quick"] else lines
+
+
+def origin(facts: Mapping[str, Any], versions: Sequence[str]) -> list[str]:
+    """Command, machine, the named versions and how the process was prepared: lines of text."""
+    return [
+        f"command: {facts['command']}",
+        f"device: {facts['device']}; CPU cores {facts['cores']}, threads {facts['threads']}; {facts['platform']}",
+        f"versions: {', '.join(f'{name} {facts[name] or ABSENT}' for name in versions)}",
+        f"process: {facts['prepared']}",
+    ]
 
 
 def terminal(section: Section) -> Table | str:

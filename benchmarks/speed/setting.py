@@ -16,6 +16,8 @@ import torch
 from sap_art import __version__
 from sap_art.randomness import make_generator
 
+Facts = dict[str, str | int | bool | None]
+
 
 @dataclass(frozen=True)
 class Size:
@@ -89,14 +91,18 @@ class Setting:
         return make_generator(self.device, 0, purpose)
 
 
-def environment(setting: Setting) -> dict[str, str | int | bool | None]:
+def environment(setting: Setting) -> Facts:
     """Machine, versions and command line, for the head of the report."""
+    return {**origin(setting.device, setting.threads), "quick": setting.size.quick}
+
+
+def origin(device: torch.device, threads: int) -> Facts:
+    """Where numbers come from: command line, machine, versions."""
     return {
         "command": shlex.join(["python", *sys.argv]),
-        "device": _gpu_name(setting.device) if setting.device.type == "cuda" else _cpu_name(),
+        "device": _gpu_name(device) if device.type == "cuda" else _cpu_name(),
         "cores": os.cpu_count(),
-        "threads": setting.threads,
-        "quick": setting.size.quick,
+        "threads": threads,
         "prepared": f"sap_art.process.prepare() before torch; GOMP_SPINCOUNT={os.environ.get('GOMP_SPINCOUNT')}",
         "sap_art": __version__,
         "torch": torch.__version__,
