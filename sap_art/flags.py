@@ -29,6 +29,9 @@ LEVELS: dict[str, Level] = {
     "softmax-output": "W",
 }
 """Codes in the order of the protocol; R makes an evaluation unreliable, W is a warning."""
+TOGETHER = sum(level == "R" for level in LEVELS.values())
+"""Intervals that may make an evaluation unreliable hold with 95 % all together (Bonferroni), so that an honest model
+is called unreliable by chance in at most 2.5 % of evaluations."""
 CRASHED = "the attack crashed: "
 """How the evidence of a flag begins that could not be checked for that reason."""
 

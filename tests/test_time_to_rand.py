@@ -69,7 +69,7 @@ def tiny_case() -> Any:
     return contest.Case(DefendedModel(net, SAP(400), seed=1), x, y, ThreatModel("Linf", 0.1), CHEAP, seed=1)
 
 
-def stronger_and_stronger(model: nn.Module, tier: object) -> list[PlannedAttack]:
+def stronger_and_stronger(model: nn.Module, tier: object, threat: ThreatModel, *, classes: int) -> list[PlannedAttack]:
     """A plan of five attacks: each of the first four breaks one image more, the last none."""
 
     def attack(view: object, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, broken: int) -> Tensor:
@@ -170,7 +170,7 @@ def test_the_whole_plan_of_the_tier_runs() -> None:
     contest.warm_up(case)
     steps = list(contest.our_steps(case, until=-1.0))
 
-    assert [step.attack for step in steps] == [planned.id for planned in contest.plan(case.model, CHEAP)]
+    assert [step.attack for step in steps] == [planned.id for planned in case.plan()]
     assert steps[0].attack == "apgd-ce-dense"
     assert steps[-1].accuracy < case.score(case.x, "clean") - 0.1
 
@@ -184,7 +184,7 @@ def test_of_a_coin_we_never_say_what_rand_says() -> None:
     error = (0.21 / (200 * CHEAP.report_draws)) ** 0.5
 
     assert abs(rand.reported - 0.7**3) < 5 * (0.343 * 0.657 / 200) ** 0.5
-    assert [step.attack for step in result.steps] == [planned.id for planned in contest.plan(case.model, CHEAP)]
+    assert [step.attack for step in result.steps] == [planned.id for planned in case.plan()]
     assert all(abs(accuracy - 0.7) < 5 * error for accuracy in (rand.scored, *(s.accuracy for s in result.steps)))
     assert (result.reached, result.ratio, result.met) == (False, None, False)
 

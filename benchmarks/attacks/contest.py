@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sap_art import AttackerView, ThreatModel, evaluate
 from sap_art.attacks.library import LibraryResult, reported_autoattack
-from sap_art.portfolio import plan, random_estimators
+from sap_art.portfolio import PlannedAttack, plan
+from sap_art.portfolio.plan import random_estimators
 from sap_art.randomness import derive_seed
 from sap_art.selection import choose_worst
 from sap_art.stochastic import StochasticModel
@@ -35,6 +36,12 @@ class Case:
     def seed_for(self, *labels: object) -> int:
         """The seed of one named part."""
         return derive_seed(self.seed, *labels)
+
+    def plan(self) -> list[PlannedAttack]:
+        """The tier's attacks on the model."""
+        with torch.no_grad():
+            classes = self.model.single(self.x[:1]).shape[1]
+        return plan(self.model, self.tier, self.threat, classes=classes)
 
     def score(self, points: Tensor, label: str) -> float:
         """Accuracy on points (B, ...) over report draws that nothing else has seen."""
@@ -112,9 +119,10 @@ def our_steps(case: Case, *, until: float) -> Iterator[Step]:
     and report draws of its own. Seconds are those of all attacks, choices and scores so far.
     """
     points, seconds = [case.x], 0.0
-    for planned in plan(case.model, case.tier):
+    for planned in case.plan():
         start = case.now()
-        points.append(planned.run(case.model, case.x, case.y, case.threat, seed=case.seed_for("attack", planned.id)))
+        seed = case.seed_for("attack", planned.id)
+        points.append(planned.run(case.model, case.x, case.y, case.threat, seed=seed).x_adv)
         accuracy = _worst_case(case, torch.stack(points), planned.id)
         seconds += case.now() - start
         yield Step(planned.id, seconds, accuracy)

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from sap_art.evaluation import Evaluation, accuracy_difference
-from sap_art.flags import flag, raised_if
+from sap_art.flags import TOGETHER, flag, raised_if
 from sap_art.metrics import Estimate, accuracy_gap
 from sap_art.randomness import derive_seed
 from sap_art.record import Flag
@@ -30,8 +30,9 @@ def transfer_beats_white_box(columns: Columns, *, transfer: Sequence[str], white
     """Raised if the dense net's attacks alone do more damage than the white-box attacks alone: masked gradients.
 
     In each group an image's worst attack is chosen on one half of the draws and scored on the other. Raised when the
-    paired interval of white-box minus transfer accuracy is above 0, or when on more than 2 % of the images, 3 at least,
-    transfer is the better attack by Fisher's exact test at a false discovery rate of 5 % (Benjamini & Hochberg 1995).
+    paired interval of white-box minus transfer accuracy is above 0 (see ``flags.TOGETHER``), or when on more than 2 %
+    of the images, 3 at least, transfer is the better attack by Fisher's exact test at a false discovery rate of 5 %
+    (Benjamini & Hochberg 1995).
     """
     code = "transfer-beats-white-box"
     if not transfer:
@@ -80,7 +81,7 @@ def known_seed_attack_fails(worst: Evaluation, known: Tensor, *, seed: int) -> F
     Arguments as for ``seed_gap``.
     """
     code = "known-seed-attack-fails"
-    gap = _known_gap(worst, known, seed=derive_seed(seed, code))
+    gap = _known_gap(worst, known, seed=derive_seed(seed, code), comparisons=TOGETHER)
     evidence = f"accuracy minus known-seed accuracy {_interval(gap)} over {len(known)} seeds"
     return raised_if(gap.high < 0, code, evidence, value=gap.value, threshold=0.0)
 
@@ -90,7 +91,7 @@ def single_step_beats_iterative(columns: Columns, *, single: str, iterative: str
     code = "single-step-beats-iterative"
     if single not in columns or iterative not in columns:
         return flag(code, "not-checked", f"needs both {single} and {iterative}")
-    gap = accuracy_difference(columns[single], columns[iterative], seed=derive_seed(seed, code))
+    gap = accuracy_difference(columns[single], columns[iterative], seed=derive_seed(seed, code), comparisons=TOGETHER)
     evidence = f"accuracy under {single} minus under {iterative} {_interval(gap)}"
     return raised_if(gap.high < 0, code, evidence, value=gap.value, threshold=0.0)
 
@@ -126,7 +127,7 @@ def _beats_white_box(
     if not ours or not theirs:
         return flag(code, "not-checked", f"needs white-box attacks on the defence and {name} ones")
     white, other = _worst(columns, ours), _worst(columns, theirs)
-    gap = _gap(white, other, seed=derive_seed(seed, code))
+    gap = _gap(white, other, seed=derive_seed(seed, code), comparisons=TOGETHER)
     low, high = (side.right.double().sum(0).numpy() for side in (other, white))
     single = _discovered_share(low, high, len(white.right))
     many = single > DISCOVERED_SHARE and round(single * white.right.shape[1]) >= DISCOVERED_IMAGES
@@ -154,18 +155,19 @@ def _worst(columns: Columns, names: Sequence[str]) -> _Right:
     )
 
 
-def _gap(first: _Right, second: _Right, *, seed: int) -> Estimate:
+def _gap(first: _Right, second: _Right, *, seed: int, comparisons: int = 1) -> Estimate:
     per_example = first.per_example and second.per_example
-    return accuracy_gap(first.right, second.right, per_example=per_example, seed=seed)
+    return accuracy_gap(first.right, second.right, per_example=per_example, seed=seed, comparisons=comparisons)
 
 
-def _known_gap(worst: Evaluation, known: Tensor, *, seed: int) -> Estimate:
+def _known_gap(worst: Evaluation, known: Tensor, *, seed: int, comparisons: int = 1) -> Estimate:
     if known.ndim != 2 or known.dtype != torch.bool or known.shape[1] != worst.right.shape[1]:
         raise ValueError(
             f"known must be bool (S, {worst.right.shape[1]}), got {known.dtype} {tuple(known.shape)}: "
             "both accuracies are of the same images"
         )
-    return _gap(_Right(worst.right, worst.per_example), _Right(known.cpu(), worst.per_example), seed=seed)
+    told = _Right(known.cpu(), worst.per_example)
+    return _gap(_Right(worst.right, worst.per_example), told, seed=seed, comparisons=comparisons)
 
 
 def _interval(gap: Estimate) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from sap_art.evaluation import Evaluation, accuracy_difference
-from sap_art.flags import flag, raised_if
+from sap_art.flags import LEVELS, TOGETHER, flag, raised_if
 from sap_art.randomness import derive_seed
 from sap_art.record import Flag
 
@@ -31,7 +31,8 @@ def not_converged(code: str, base: Evaluation | None, more: Evaluation | None, *
         raise ValueError(f"unknown code {code!r}; known: {', '.join(MORE)}")
     if base is None or more is None:
         return flag(code, "not-checked", f"needs the accuracy with {MORE[code]} and without", threshold=UNCONVERGED)
-    drop = accuracy_difference(base, more, seed=derive_seed(seed, code))
+    together = TOGETHER if LEVELS[code] == "R" else 1
+    drop = accuracy_difference(base, more, seed=derive_seed(seed, code), comparisons=together)
     evidence = f"{MORE[code]} lower the accuracy by {drop.value:+.3f} [{drop.low:+.3f}, {drop.high:+.3f}]"
     raised = drop.value > UNCONVERGED and drop.low > 0
     return raised_if(raised, code, evidence, value=drop.value, threshold=UNCONVERGED)
@@ -41,8 +42,8 @@ def not_monotone(curve: Mapping[float, Evaluation], *, seed: int) -> Flag:
     """Raised if the accuracy rises from one eps to a larger one, beyond the paired interval of that pair.
 
     ``curve`` holds, for each eps, the evaluation of the same images attacked within it. All pairs are compared, each
-    with an interval that holds together with the others (Bonferroni), so that a flat curve raises it in at most 2.5 %
-    of evaluations. The pair with the largest lower bound is the evidence.
+    with an interval that holds together with the others and with those of all other flags (Bonferroni, see
+    ``flags.TOGETHER``). The pair with the largest lower bound is the evidence.
     """
     code = "not-monotone"
     pairs = list(combinations(sorted(curve), 2))
@@ -50,7 +51,7 @@ def not_monotone(curve: Mapping[float, Evaluation], *, seed: int) -> Flag:
         return flag(code, "not-checked", f"needs at least two radii, got {len(curve)}")
     rises = {
         (small, large): accuracy_difference(
-            curve[large], curve[small], seed=derive_seed(seed, code, small, large), comparisons=len(pairs)
+            curve[large], curve[small], seed=derive_seed(seed, code, small, large), comparisons=len(pairs) * TOGETHER
         )
         for small, large in pairs
     }

@@ -15,10 +15,10 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from sap_art import ThreatModel, protocol, wrap
-from sap_art.campaign import Job
 from sap_art.entries import Entry
 from sap_art.flags import complete
 from sap_art.protocol import Findings
+from sap_art.protocol.campaign import Job
 from sap_art.record import DefenceInfo, ModelInfo
 from sap_art.store import Store
 from sap_art.tiers import TIERS
@@ -93,7 +93,7 @@ def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with_dense, tier = TRIALS[request.param]
     model = wrap(noisy, dense=reference.Linear(noisy.w.detach(), noisy.b) if with_dense else None, seed=1)
     info = ModelInfo("gaussian-weights", "NoisyLinear", weights_sha256="0" * 64)
-    entry = Entry("gaussian-weights", model, info, DefenceInfo("foreign", "module", True, "single", draws=1))
+    entry = Entry("gaussian-weights", model, 2, info, DefenceInfo("foreign", "module", True, "single", draws=1))
     store = Store(tmp_path_factory.mktemp("gaussian"))
     return protocol.run(Job(entry, x, y, ThreatModel("Linf", EPS), tier, seed=1, store=store))
 
