@@ -197,6 +197,9 @@ def test_debiased_l2_needs_two_images_in_a_bin() -> None:
     assert calibration_report(p, y).squared_l2 is None
     assert calibration_report(p, y, bins=1).squared_l2 is not None
     assert bootstrap_intervals(p, y, seed=0).squared_l2 is None
+    # Four images resampled once have one of them twice: what the resample has, the images have not.
+    p, y = two_classes(np.array([0.6, 0.7, 0.8, 0.9]), np.array([True, True, False, True]))
+    assert all(bootstrap_intervals(p, y, seed=seed, resamples=1).squared_l2 is None for seed in range(8))
 
 
 def test_null_p_values_are_uniform_when_calibrated() -> None:

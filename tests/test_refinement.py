@@ -17,7 +17,7 @@ from sap_art.attacks.cost import count_passes
 from sap_art.entries import Entry
 from sap_art.portfolio import PlannedAttack, again, plan
 from sap_art.portfolio.planned import apgd
-from sap_art.protocol import budgets, planting
+from sap_art.protocol import budgets, checks, planting
 from sap_art.protocol.campaign import Job, Outcome, run_attacks, score_columns, told_right
 from sap_art.protocol.refinement import refine, strongest
 from sap_art.record import DefenceInfo, ModelInfo
@@ -281,3 +281,37 @@ def test_the_forecast_is_an_upper_bound_and_a_near_one(job: Callable[..., Job], 
     expected = portfolio.expected_passes(made.model, tier, made.threat, images=IMAGES, classes=4)
 
     assert 0.6 * expected < spent.forwards + spent.backwards <= expected
+
+
+class DrawnGradient(torch.autograd.Function):
+    """The identity, whose gradient comes back with random signs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * (2 * torch.randint(0, 2, gradients[0].shape) - 1)
+
+
+class SignFlips(Readout):
+    """Values without noise, gradients that are nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(DrawnGradient.apply(x))
+        return logits
+
+
+@pytest.mark.parametrize(("flips", "state"), [(True, "raised"), (False, "clear")])
+def test_a_deterministic_model_may_have_a_gradient_that_is_noise(
+    job: Callable[..., Job], flips: bool, state: str
+) -> None:
+    """It is its own dense counterpart, as a suite makes it; the values say nothing of the gradient."""
+    module = SignFlips(masked=False) if flips else Readout(masked=False).net
+    made = job(module, replace(TIERS["quick"], signal_draws=8), model=wrap(module.eval(), dense=module))
+    made = replace(made, x=torch.full((64, 3, 4, 4), 0.5), y=torch.zeros(64, dtype=torch.long))
+    flags = {f.code: f for f in checks.of_the_gradient(made, checks.signals(made, []), [])}
+
+    assert made.model.deterministic
+    assert flags["low-gradient-signal"].state == state, flags["low-gradient-signal"].evidence

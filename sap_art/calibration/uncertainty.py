@@ -128,7 +128,7 @@ def intervals_of(groups: Sequence[Predictions], floor: NullFloor, *, seed: int, 
     brier, nll, gap = (_percentile(mean, spread) for mean, _, spread in means)
     return Intervals(
         ece=_ece_interval(_basic(*ece), calibrated=floor.p_value > TAIL),
-        squared_l2=None if np.isnan(resampled).any() else _basic(*squared_l2),
+        squared_l2=None if np.isnan([value[1], *resampled[:, 1]]).any() else _basic(*squared_l2),
         brier=brier,
         nll=nll,
         gap=gap,

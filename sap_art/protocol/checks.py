@@ -109,12 +109,13 @@ def gradient_info(job: Job, found: dict[str, list[GradientSignal]]) -> dict[str,
 
 
 def of_the_gradient(job: Job, found: dict[str, list[GradientSignal]], others: list[Flag]) -> list[Flag]:
-    """Flags of gradients that vanish or are noise; ``others`` may make the latter worse."""
+    """Flags of gradients that vanish or are noise; ``others`` may make the latter worse.
+
+    Of deterministic models too: values that never move may have a gradient that is drawn.
+    """
     zero = probes.zero_or_non_finite({name: points[0].info() for name, points in found.items()})
     if job.tier.signal_points == 1:
         return [zero]
-    if job.model.deterministic:
-        return [zero, flag("low-gradient-signal", "clear", "the gradient of a deterministic model is no estimate")]
     return [zero, low_gradient_signal(found, others=others)]
 
 
