@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def test_the_controls_table_is_that_of_the_committed_records(monkeypatch: pytest
 
     assert (shown and shown[1]) == text
     assert ((results / "comparison.md").read_text(encoding="utf-8") if there else None) == text
+
+
+def test_the_false_alarms_are_those_of_the_committed_record() -> None:
+    """How many of how many evaluations, with the interval."""
+    found = json.loads((CONTROLS / "results" / "false_alarms.json").read_text(encoding="utf-8"))
+    value, low, high = (100 * found["share"][name] for name in ("value", "low", "high"))
+    said = f"Of {found['evaluations']} evaluations {found['alarms']} were, {value:.1f} % [{low:.1f}, {high:.1f}]."
+
+    assert said in " ".join(README.split())
 
 
 def test_the_committed_records_are_of_the_shipped_net() -> None:
