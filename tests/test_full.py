@@ -70,7 +70,7 @@ def evaluated(name: str, tmp_path: Path, **entry: str) -> Record:
 @pytest.mark.usefixtures("small_references")
 @pytest.mark.parametrize("tier", ["full", "audit"])
 def test_everything_runs_on_sap(tier: str, tmp_path: Path) -> None:
-    """No attack fails, no flag is left open but for want of images, and the record says all of it."""
+    """No attack fails, no flag is left open but for want of images or calls, and the record says all of it."""
     record = evaluated(tier, tmp_path, policy="sap:100")
     attacks = {attack.id: attack for attack in record.attacks}
     flags = {flag.code: flag for flag in record.flags}
@@ -82,7 +82,8 @@ def test_everything_runs_on_sap(tier: str, tmp_path: Path) -> None:
     assert attacks["autoattack-rand"].reported is not None
     assert {"autoattack", "art-pgd", "paper", "T4-hopskipjump"} < set(record.metrics)
     for_few = {"planted-example-missed", "low-gradient-signal"}
-    assert {code for code, flag in flags.items() if flag.state == "not-checked"} <= for_few
+    for_no_calls = set[str]() if cheap(tier).calls_compared else {"state-between-calls"}
+    assert {code for code, flag in flags.items() if flag.state == "not-checked"} <= for_few | for_no_calls
     assert "planted in" in flags["planted-example-missed"].evidence
     assert record.convergence is not None
     assert {name: [point.value for point in points] for name, points in record.convergence.items()} == {

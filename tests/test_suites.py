@@ -60,7 +60,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_unknown_suites_are_named() -> None:
     """With what there is."""
-    with pytest.raises(ValueError, match=r"unknown suite 'smok'; shipped: quick, smoke, or give a FILE\.toml"):
+    with pytest.raises(ValueError, match=r"unknown suite 'smok'; shipped: full, quick, smoke, or give a FILE\.toml"):
         suites.load("smok")
     with pytest.raises(ValueError, match=r"no suite file nowhere\.toml"):
         suites.load("nowhere.toml")
