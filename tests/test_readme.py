@@ -54,6 +54,17 @@ def test_the_false_alarms_are_those_of_the_committed_record() -> None:
     assert said in " ".join(README.split())
 
 
+def test_the_time_to_rand_is_that_of_the_committed_record() -> None:
+    """Seconds of both sides and their ratio."""
+    found = json.loads((ROOT / "benchmarks" / "attacks" / "results" / "time_to_rand.json").read_text(encoding="utf-8"))
+    rand, ours = found["rand"]["seconds"], found["steps"][-1]["seconds"]
+    text = " ".join(README.split())
+
+    assert f"takes {rand:.0f} s to report {100 * found['rand']['reported']:.1f} % for SAP-100" in text
+    assert f"is there after {ours:.1f} s, {found['ratio']:.0f} times sooner" in text
+    assert f"the target is {found['target']:.0f}" in text
+
+
 def test_the_committed_records_are_of_the_shipped_net() -> None:
     """Weights, suite settings and images are those that the command would use."""
     digest = weights_sha256(zoo.load("preact-resnet20"))
