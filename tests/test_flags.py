@@ -362,3 +362,14 @@ def test_verdicts() -> None:
     assert verdict(warning, attack_failed=False) == "warning"
     assert verdict(unreliable, attack_failed=False) == "unreliable"
     assert verdict(clear, attack_failed=True) == "failed"
+
+
+def test_one_step_must_be_better_beyond_the_level_that_the_flags_share() -> None:
+    """18 images down and 3 up by a tenth is 3.5 standard errors, 12 and 3 is 2.4; 14 flags together take 2.9."""
+
+    def found(single: Evaluation) -> str:
+        columns = {"one": single, "many": shares([100] * 64)}
+        return comparisons.single_step_beats_iterative(columns, single="one", iterative="many", seed=1).state
+
+    assert found(shares([90] * 18 + [110] * 3 + [100] * 43)) == "raised"
+    assert found(shares([90] * 12 + [110] * 3 + [100] * 49)) == "clear"

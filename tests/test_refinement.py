@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sap_art import ThreatModel, portfolio, protocol, wrap
-from sap_art.attacks import known_seed
+from sap_art.attacks import hopskipjump, known_seed
 from sap_art.attacks.cost import count_passes
 from sap_art.entries import Entry
 from sap_art.portfolio import PlannedAttack, again, plan
@@ -208,6 +208,34 @@ def test_planted_examples_are_looked_for_with_the_best_attack(
     assert [flag.state for flag in first] == [state], first[0].evidence
     assert first == second
     assert planting.planted_examples(replace(made, tier=SMALL), outcomes) == []
+
+
+def test_a_loss_that_two_classes_cannot_have_plants_nothing(job: Callable[..., Job]) -> None:
+    """The strongest attack climbs the DLR loss; the strongest of the others takes its place."""
+    tier = replace(SMALL, planted=8, steps=10, losses=("ce",))
+    made = job(Readout(masked=False), tier)
+    outcomes = run_attacks(made)
+    dlr = apgd("eot-apgd-dlr-autograd", "autograd", "dlr", draws=2, steps=4)
+    best = next(o for o in outcomes if o.planned.climbs_the_defence)
+    (found,) = planting.planted_examples(made, [replace(best, planned=dlr), best])
+    (alone,) = planting.planted_examples(made, [replace(best, planned=dlr)])
+
+    assert found.state != "not-checked", found.evidence
+    assert (alone.state, alone.evidence) == ("not-checked", "no attack through the defence has finished")
+
+
+def test_decisions_on_the_boundary_are_a_black_box_and_refinement_no_estimator(job: Callable[..., Job]) -> None:
+    """HopSkipJump beats the white box; what has no column of its own is not missed in a comparison."""
+    made = job(Steps(rise=0.05, noise=0.1))
+    white = outcome("eot-apgd-ce-autograd", made.x)
+    more = replace(white, planned=replace(white.planned, id="eot-apgd-ce-autograd-restarts", partial=True))
+    queries = replace(white, planned=replace(white.planned, id="hopskipjump", attack=hopskipjump))
+    queries.points = (made.x + EPS).clamp(0, 1)
+    outcomes = [white, queries, more]
+    flags = {f.code: f.state for f in checks.of_the_attacks(made, outcomes, score_columns(made, outcomes))}
+
+    assert flags["black-box-beats-white-box"] == "raised"
+    assert flags["estimator-spread"] == "clear"
 
 
 def test_a_net_without_a_last_linear_layer_is_not_checked(job: Callable[..., Job]) -> None:
