@@ -16,6 +16,7 @@ from sap_art.attacks import (
     pgd,
     square,
 )
+from sap_art.attacks.library import TARGETS
 from sap_art.portfolio.planned import PlannedAttack, apgd
 from sap_art.portfolio.references import references
 from sap_art.stochastic import StochasticModel
@@ -23,7 +24,6 @@ from sap_art.threat import ThreatModel
 from sap_art.tiers import Tier
 
 LEAST_CLASSES = {"dlr": 3, "targeted dlr": 4}
-TARGETS = 9
 
 
 def random_estimators(model: StochasticModel) -> list[str]:
