@@ -36,6 +36,8 @@ class Tier:
         losses: of EOT-APGD with the best estimator; ``other_losses`` with each of the others.
         drop_bound: an image beyond the stand-alone ones is dropped once the 95 % upper bound of its probability of
             being right is below this; ``drop_draws`` draws, none of them right, are just enough.
+        stops: whether an attack through the defence, or by queries, leaves an image once as many fresh draws at the
+            point it has found are all wrong.
         selection_draws: draws a candidate for the choice of the worst point.
         report_draws: m, fresh draws an image for every reported number.
         signal_draws: gradients an image and estimator, one draw each; signal_points: at the clean image, and from 3 on
@@ -47,6 +49,7 @@ class Tier:
         long_steps: of the attack with many steps of one draw.
         selective: whether there are attacks that do not treat all draws alike.
         square_iterations, square_draws: of the Square attack, the latter a comparison; ``square_alone`` as above.
+            Both sides of a comparison share their draws: 2 do more damage than the protocol's 4 apiece.
         boundary_queries: majority decisions an image of HopSkipJump, on the stand-alone images.
         known_seeds: seeds that an attacker is told; told_all: targeted and by queries too.
         references: whether AutoAttack, ART's PGD and the paper's attack run beside, on the stand-alone images.
@@ -70,6 +73,7 @@ class Tier:
     report_draws: int
     signal_draws: int
     signal_points: int
+    stops: bool = False
     transfer_losses: tuple[str, ...] = ()
     transfer_targets: int = 0
     white_box_alone: bool = False
@@ -89,6 +93,11 @@ class Tier:
     converged: bool = False
     planted: int = 0
     directions: int = 0
+
+    @property
+    def stop_draws(self) -> int:
+        """Draws, all of them wrong, after which an attack leaves an image; 0 for never."""
+        return self.drop_draws if self.stops else 0
 
 
 _SMOKE = Tier(
@@ -119,9 +128,10 @@ _QUICK = Tier(
     report_draws=50,
     signal_draws=8,
     signal_points=3,
+    stops=True,
     transfer_losses=("ce", "margin"),
     square_iterations=200,
-    square_draws=4,
+    square_draws=2,
     square_alone=True,
     known_seeds=2,
     curve=(1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2),

@@ -153,6 +153,26 @@ def test_square_forgets_a_lucky_loss() -> None:
     assert gain(net, x, x_adv, y, threat).mean() > 0.8
 
 
+class Blurred(nn.Module):
+    """A net whose margin has noise of 100 standard deviations of what a window gains, drawn for each image."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = 5 * torch.randn(len(x))
+        return self.net(x) + torch.stack([noise, torch.zeros_like(noise)], 1)
+
+
+def test_square_compares_both_points_on_the_same_draws() -> None:
+    """Noise that does not depend on the point falls out of the difference: the corner is reached all the same."""
+    net, x, y, threat = linear_case("Linf", side=4)
+    x_adv = square(AttackerView(wrap(Blurred(net)), gradient="autograd"), x, y, threat, seed=1, iterations=1000)
+
+    assert gain(net, x, x_adv, y, threat).min() > 0.99
+
+
 def test_square_s_last_choice_is_on_fresh_draws() -> None:
     """Of the points held after each quarter: a model that turns round at the end gets the one of the first quarter."""
     net, x, y, threat = linear_case("Linf", side=4)

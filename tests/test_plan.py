@@ -33,6 +33,23 @@ def test_which_attacks_come_first_and_which_stand_alone(tier: str, net: nn.Modul
     assert {a.id for a in plan if a.first} == FIRST[tier] | {"eot-apgd-ce-bpda"}
 
 
+@pytest.mark.parametrize("tier", TIERS)
+def test_which_attacks_leave_images_early(tier: str, net: nn.Module) -> None:
+    """Those through the defence or by queries, from quick on; transfer and known seeds keep every image."""
+    plan = portfolio.plan(DefendedModel(net, SAP(100), seed=1), TIERS[tier], ThreatModel(), classes=10)
+    stops = {a.id: dict(a.options)["stop_draws"] for a in plan if dict(a.options).get("stop_draws")}
+    through = {a.id for a in plan if a.climbs_the_defence or a.id in {"square"} | OF_DRAWS}
+
+    expected = {"smoke": 0, "quick": 59, "full": 299, "audit": 299}[tier]
+    assert stops == (dict.fromkeys(through, expected) if expected else {})
+
+
+def test_a_climb_with_another_budget_leaves_images_as_before(net: nn.Module) -> None:
+    plan = portfolio.plan(DefendedModel(net, SAP(100), seed=1), TIERS["quick"], ThreatModel(), classes=10)
+    for attack in (a for a in plan if a.climbs_the_defence):
+        assert dict(portfolio.again(attack, "more", restarts=3).options)["stop_draws"] == 59
+
+
 def test_images_beyond_the_stand_alone_ones_cost_what_runs_on_them(net: nn.Module) -> None:
     """Attacks that are not alone, selection draws, and two times the report draws."""
     model, tier = DefendedModel(net, SAP(100), seed=1), TIERS["quick"]

@@ -95,11 +95,16 @@ def test_records_survive_a_round_trip(records: dict[str, Record], tmp_path: Path
 
 @pytest.mark.parametrize("tier", ["smoke", "quick"])
 def test_planned_passes_are_those_that_are_made(tier: str, net: nn.Module, images: tuple[Tensor, Tensor]) -> None:
-    """Forward and backward, an image, for every attack of the plan: what the forecast of a run rests on."""
+    """Forward and backward, an image that is not left early: what the forecast of a run rests on."""
     x, y = images[0][:2], images[1][:2]
     model = DefendedModel(net, SAP(100), seed=1)
     cheap = replace(
-        TIERS[tier], noise_points=3, steps=3, draws=2, square_iterations=min(2, TIERS[tier].square_iterations)
+        TIERS[tier],
+        noise_points=3,
+        steps=3,
+        draws=2,
+        square_iterations=min(2, TIERS[tier].square_iterations),
+        stops=False,
     )
     for planned in portfolio.plan(model, cheap, ThreatModel(), classes=10):
         with count_passes(model) as passes:

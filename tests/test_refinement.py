@@ -299,6 +299,7 @@ def test_the_forecast_is_an_upper_bound_and_a_near_one(job: Callable[..., Job], 
     """All passes of an entry, probes and choices included, where every image stands to the end."""
     tier = replace(TIERS[name], draws=2, steps=4, selection_draws=8, report_draws=20, noise_points=4, long_steps=0)
     tier = replace(tier, curve=tier.curve[:1], references=False, boundary_queries=0, planted=min(8, tier.planted))
+    tier = replace(tier, stops=False)
     if tier.square_iterations:
         tier = replace(tier, square_iterations=4, square_draws=2)
     if tier.refinement:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from sap_art.attacks.objective import Value
+from sap_art.attacks.stopping import Stands
 from sap_art.threat import ThreatModel
 
 MOMENTUM = 0.75
@@ -25,8 +26,9 @@ def climb(
     threat: ThreatModel,
     *,
     steps: int,
-    value: Callable[[Tensor], Value],
+    value: Callable[[Tensor, Tensor], Value],
     first_step: float = FIRST_STEP,
+    stands: Stands | None = None,
 ) -> Tensor:
     """The point with the largest loss met in ``steps`` evaluations from ``start``: (B, ...) in [0, 1].
 
@@ -35,16 +37,26 @@ def climb(
     stood still.
 
     Args:
-        value: loss (B,) and gradient (B, ...) at a point; called ``steps`` times.
+        value: loss (b,) and gradient (b, ...) at the points of the images with these numbers (b,); called ``steps``
+            times.
+        stands: asked at the checkpoints about the best points so far; who does not stand is climbed no further.
     """
     state = _State.start(x, start, step_size=first_step * threat.eps)
     windows = checkpoints(steps)
+    ends, images = start.clone(), torch.arange(len(x), device=x.device)
     for step in range(steps):
-        state.observe(*value(state.point))
+        state.observe(*value(state.point, images))
         if step in windows:
             state.adapt(window=windows[step])
+            if stands is not None:
+                ends[images] = state.best
+                standing = stands(state.best, images, step)
+                state, images = state.of(standing), images[standing]
+                if len(images) == 0:
+                    return ends
         state.move(threat, momentum=MOMENTUM if step else 1.0)
-    return state.best
+    ends[images] = state.best
+    return ends
 
 
 @dataclass
@@ -73,6 +85,10 @@ class _State:
             increases=torch.zeros_like(nothing), step_size=torch.full_like(nothing, step_size),
             marked_loss=nothing, just_halved=torch.ones_like(nothing, dtype=torch.bool),
         )  # fmt: skip
+
+    def of(self, kept: Tensor) -> _State:
+        """The search of the images in the mask ``kept`` (B,) alone."""
+        return _State(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
 
     def observe(self, loss: Tensor, gradient: Tensor) -> None:
         """Take in the mean loss and gradient of the current point."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.apgd import FIRST_STEP, climb
-from sap_art.attacks.objective import likeliest_wrong_classes, loss_and_gradient, mean_loss, prepare
+from sap_art.attacks.objective import Value, likeliest_wrong_classes, loss_and_gradient, paired_losses, prepare
+from sap_art.attacks.stopping import standing
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
 
@@ -29,6 +30,7 @@ def eot_apgd(
     restarts: int = 1,
     targets: int = 0,
     first_step: float = FIRST_STEP,
+    stop_draws: int = 0,
 ) -> Tensor:
     """Auto-PGD (Croce & Hein 2020, arXiv:2003.01690) on the loss averaged over the view's draws.
 
@@ -49,6 +51,8 @@ def eot_apgd(
         restarts: climbs from starts of their own (towards each target).
         targets: 0 for untargeted, n to climb towards each of the n likeliest wrong classes of the clean image.
         first_step: size of the first step, of eps; halved as the climb stalls.
+        stop_draws: an image at whose best point all of so many fresh draws are wrong, at a checkpoint of APGD, is
+            climbed no further; 0 for never. At most so many forwards a checkpoint more.
 
     Raises:
         ValueError: bad images, labels or budget, unknown loss, more targets than wrong classes.
@@ -60,6 +64,11 @@ def eot_apgd(
     if not first_step > 0:
         raise ValueError(f"first_step must be above 0, got {first_step}")
     generator = make_generator(x.device, seed, "start")
+
+    def value(point: Tensor, images: Tensor, aim: Tensor | None) -> Value:
+        return loss_and_gradient(view, point, y[images], loss=loss, target=None if aim is None else aim[images])
+
+    stands = standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop"))
     with view.seeded(derive_seed(seed, "view")):
         aims = likeliest_wrong_classes(view, x, y, count=targets).unbind(1) if targets else (None,)
         ends = [
@@ -68,8 +77,9 @@ def eot_apgd(
                 threat.random_start(x, generator),
                 threat,
                 steps=steps,
-                value=partial(loss_and_gradient, view, y=y, loss=loss, target=aim),
+                value=partial(value, aim=aim),
                 first_step=first_step,
+                stands=stands,
             )
             for aim in aims
             for _ in range(restarts)
@@ -80,8 +90,5 @@ def eot_apgd(
 def _worst(view: AttackerView, ends: list[Tensor], y: Tensor, *, loss: str, seed: int) -> Tensor:
     """For each image the end with the largest mean margin over ``CHECKS`` calls."""
     judge = "margin-of-mean" if loss.endswith("-of-mean") else "margin"
-    scores: list[Tensor] = []
-    for end in ends:
-        with view.seeded(seed):  # the same draws for all: what differs is the point
-            scores.append(sum((mean_loss(view, end, y, loss=judge) for _ in range(CHECKS)), torch.zeros(())))
-    return torch.stack(ends)[torch.stack(scores).argmax(0), torch.arange(len(y), device=y.device)]
+    scores = paired_losses(view, ends, y, loss=judge, seed=seed, calls=CHECKS)
+    return torch.stack(ends)[scores.argmax(0), torch.arange(len(y), device=y.device)]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import loss_and_gradient, prepare
+from sap_art.attacks.stopping import LOOKS, parts, standing
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
 
@@ -25,6 +26,7 @@ def long_apgd(
     seed: int,
     steps: int = 2000,
     loss: str = "ce",
+    stop_draws: int = 0,
 ) -> Tensor:
     """Projected ascent along an exponential average of the gradient, with steps that shrink linearly to nothing.
 
@@ -38,6 +40,8 @@ def long_apgd(
     Args:
         steps: gradient evaluations an image, each of ``view.draws`` draws.
         loss: a name of ``LOSSES``.
+        stop_draws: an image at whose point all of so many fresh draws are wrong, in one of 20 looks, is left with that
+            point; 0 for never. At most so many forwards a look more.
 
     Raises:
         ValueError: bad images, labels or budget, unknown loss.
@@ -45,14 +49,21 @@ def long_apgd(
     """
     prepare(view, x, y, steps=steps)
     point = threat.random_start(x, make_generator(x.device, seed, "start"))
-    average = torch.zeros_like(x)
+    average, ends, images = torch.zeros_like(x), point.clone(), torch.arange(len(x), device=x.device)
+    looks, stands = parts(steps, LOOKS), standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop"))
     with view.seeded(derive_seed(seed, "view")):
         for step in range(steps):
-            gradient = loss_and_gradient(view, point, y, loss=loss).gradient
+            gradient = loss_and_gradient(view, point, y[images], loss=loss).gradient
             average = KEPT * average + (1 - KEPT) * _of_size_one(gradient)
             size = FIRST_STEP * threat.eps * (1 - step / steps)
-            point = threat.project(x, point + size * threat.ascent_direction(average))
-    return point
+            point = threat.project(x[images], point + size * threat.ascent_direction(average))
+            ends[images] = point
+            if stands is not None and step + 1 in looks:
+                kept = stands(point, images, step)
+                point, average, images = point[kept], average[kept], images[kept]
+                if len(images) == 0:
+                    break
+    return ends
 
 
 def _of_size_one(gradient: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ A loss maps logits (K, B, C) of K draws and labels (B,) to one number an image (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -149,6 +149,20 @@ def mean_loss(view: AttackerView, x: Tensor, y: Tensor, *, loss: str | Loss) -> 
     if bad:
         raise FloatingPointError(f"the logits are NaN or inf on {bad} of {len(x)} images: the attack cannot proceed")
     return losses
+
+
+def paired_losses(
+    view: AttackerView, points: Sequence[Tensor], y: Tensor, *, loss: str | Loss, seed: int, calls: int = 1
+) -> Tensor:
+    """The mean loss of each of P points over ``calls`` calls, all on the same fresh draws: (P, B).
+
+    Common random numbers: what differs is the point. Raises as ``mean_loss``.
+    """
+    losses: list[Tensor] = []
+    for point in points:
+        with view.seeded(seed):
+            losses.append(torch.stack([mean_loss(view, point, y, loss=loss) for _ in range(calls)]).mean(0))
+    return torch.stack(losses)
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.apgd import climb
-from sap_art.attacks.objective import Loss, loss_and_gradient, margins, prepare
+from sap_art.attacks.objective import Loss, Value, loss_and_gradient, margins, prepare
+from sap_art.attacks.stopping import standing
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
 
@@ -24,6 +25,7 @@ def em_apgd(
     seed: int,
     steps: int = 20,
     temperature: float = 0.25,
+    stop_draws: int = 0,
 ) -> Tensor:
     """APGD that commits to one mode of the randomness: draws count by how likely they are to err already.
 
@@ -37,6 +39,7 @@ def em_apgd(
 
     Args:
         temperature: T in (0, 1].
+        stop_draws: as of ``eot_apgd``.
 
     Raises:
         ValueError: bad images, labels or budget, a view of a single draw, T outside (0, 1].
@@ -44,11 +47,12 @@ def em_apgd(
     """
     if not 0 < temperature <= 1:
         raise ValueError(f"temperature must lie in (0, 1], got {temperature}")
-    return _apgd(view, x, y, threat, seed=seed, steps=steps, loss=partial(_soft_maximum, temperature=temperature))
+    loss = partial(_soft_maximum, temperature=temperature)
+    return _apgd(view, x, y, threat, seed=seed, steps=steps, stop_draws=stop_draws, loss=loss)
 
 
 def maximin_apgd(
-    view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 20
+    view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 20, stop_draws: int = 0
 ) -> Tensor:
     """APGD that climbs the smallest margin over the draws: for a point on which every draw errs.
 
@@ -57,22 +61,38 @@ def maximin_apgd(
 
     Passes an image: ``steps`` * k forwards and backwards. Returns (B, ...) in [0, 1].
 
+    Args:
+        stop_draws: as of ``eot_apgd``.
+
     Raises:
         ValueError: bad images, labels or budget, a view of a single draw.
         FloatingPointError: a gradient with NaN or inf.
     """
-    return _apgd(view, x, y, threat, seed=seed, steps=steps, loss=_smallest_margin)
+    return _apgd(view, x, y, threat, seed=seed, steps=steps, stop_draws=stop_draws, loss=_smallest_margin)
 
 
 def _apgd(
-    view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int, loss: Loss
+    view: AttackerView,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int,
+    stop_draws: int,
+    loss: Loss,
 ) -> Tensor:
     prepare(view, x, y, steps=steps)
     if view.draws < 2:
         raise ValueError(f"an attack that chooses among draws needs a view of at least 2, got {view.draws}")
     start = threat.random_start(x, make_generator(x.device, seed, "start"))
+
+    def value(point: Tensor, images: Tensor) -> Value:
+        return loss_and_gradient(view, point, y[images], loss=loss)
+
+    stands = standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop"))
     with view.seeded(derive_seed(seed, "view")):
-        return climb(x, start, threat, steps=steps, value=lambda point: loss_and_gradient(view, point, y, loss=loss))
+        return climb(x, start, threat, steps=steps, value=value, stands=stands)
 
 
 def _soft_maximum(logits: Tensor, y: Tensor, *, temperature: float) -> Tensor:

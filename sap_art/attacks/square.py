@@ -1,4 +1,4 @@
-"""Square attack on random models: every comparison is between losses drawn afresh, for the old point and the new."""
+"""Square attack on random models: every comparison is between losses drawn afresh, the same draws for both points."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sap_art.attacker import AttackerView
-from sap_art.attacks.objective import mean_loss, prepare
+from sap_art.attacks.objective import paired_losses, prepare
+from sap_art.attacks.stopping import LOOKS, parts, standing
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
 
@@ -22,13 +23,21 @@ Step = Callable[[Tensor, Tensor, int, torch.Generator], Tensor]
 
 
 def square(
-    view: AttackerView, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, iterations: int = 200
+    view: AttackerView,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    iterations: int = 200,
+    stop_draws: int = 0,
 ) -> Tensor:
     """Square attack (Andriushchenko et al. 2020, arXiv:1912.00049) on the margin averaged over the view's draws.
 
     Random search without gradients. In each iteration the losses of the point held and of the proposed one are both
-    drawn afresh, k draws each, so that a lucky loss is forgotten; no image stops early. The points held after each
-    quarter of the iterations meet at the end on fresh draws, and the one with the largest mean margin is returned.
+    drawn afresh, so that a lucky loss is forgotten, and on the same k draws (common random numbers), so that what they
+    share does not blur the difference. No image stops on one loss. The points held after each quarter of the
+    iterations meet at the end on fresh draws, and the one with the largest mean margin is returned.
 
     A window covers the share p of the image: p = .8 at first (as in AutoAttack, arXiv:2003.01690), halved after
     iterations 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of 10,000, and at the same fractions of any other
@@ -37,6 +46,8 @@ def square(
     Args:
         x: (B, C, H, W) in [0, 1].
         iterations: proposals an image; k (2 iterations + 4) forward passes an image, no backward ones.
+        stop_draws: an image at whose point all of so many fresh draws are wrong, in one of 20 looks, is left with that
+            point; 0 for never. At most so many forwards a look more.
 
     Raises:
         ValueError: images that are not (B, C, H, W), iterations < 1.
@@ -50,17 +61,29 @@ def square(
     generator = make_generator(x.device, seed, "squares")
     start, propose = (_stripes, _flip) if threat.norm == "Linf" else (_tiles, _shift_mass)
     held = threat.project(x, x + threat.eps * start(x, generator))
-    marks = [math.ceil(iterations * (number + 1) / FINALISTS) for number in range(FINALISTS)]
+    ends, images = held.clone(), torch.arange(len(x), device=x.device)
+    marks, looks = parts(iterations, FINALISTS), parts(iterations, LOOKS)
+    stands = standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop"))
     finalists: list[Tensor] = []
-    with view.seeded(derive_seed(seed, "view")):
-        for iteration in range(iterations):
-            side = _side(x, share=_share(iteration, iterations))
-            proposed = threat.project(x, x + threat.eps * propose((held - x) / threat.eps, side, generator))
-            better = mean_loss(view, proposed, y, loss="margin") > mean_loss(view, held, y, loss="margin")
-            held = torch.where(better[:, None, None, None], proposed, held)
-            finalists += [held] * marks.count(iteration + 1)
-        losses = torch.stack([mean_loss(view, point, y, loss="margin") for point in finalists])
-    return torch.stack(finalists)[losses.argmax(0), torch.arange(len(x), device=x.device)]
+    for iteration in range(iterations):
+        origin, labels = x[images], y[images]
+        side = _side(x, share=_share(iteration, iterations))
+        proposed = threat.project(origin, origin + threat.eps * propose((held - origin) / threat.eps, side, generator))
+        fresh = derive_seed(seed, "pair", iteration)
+        new, old = paired_losses(view, (proposed, held), labels, loss="margin", seed=fresh)
+        better = new > old
+        held = torch.where(better[:, None, None, None], proposed, held)
+        ends[images] = held
+        finalists += [ends.clone()] * marks.count(iteration + 1)
+        if stands is not None and iteration + 1 in looks:
+            kept = stands(held, images, iteration)
+            held, images = held[kept], images[kept]
+            if len(images) == 0:
+                return ends
+    last = [point[images] for point in finalists]
+    losses = paired_losses(view, last, y[images], loss="margin", seed=derive_seed(seed, "last"))
+    ends[images] = torch.stack(last)[losses.argmax(0), torch.arange(len(images), device=x.device)]
+    return ends
 
 
 def _share(iteration: int, iterations: int) -> float:

@@ -18,7 +18,7 @@ PROBES = 1000
 
 
 def expected_passes(model: StochasticModel, tier: Tier, threat: ThreatModel, *, images: int, classes: int) -> int:
-    """Forward and backward passes that an entry takes in all if no image is dropped, about."""
+    """Forward and backward passes that an entry takes in all if no image is dropped or left early, about."""
     attacks = plan(model, tier, threat, classes=classes)
     climbs = [attack for attack in attacks if can_be_refined(attack)]
     more = refined(climbs[: tier.refinement.best], tier.refinement, classes=classes) if tier.refinement else []

@@ -39,7 +39,7 @@ def plan(model: StochasticModel, tier: Tier, threat: ThreatModel, *, classes: in
     """
     best, *others = random_estimators(model)
     losses = [loss for loss in tier.losses if classes >= LEAST_CLASSES.get(loss, 2)]
-    climb = partial(apgd, draws=tier.draws, steps=tier.steps)
+    climb = partial(apgd, draws=tier.draws, steps=tier.steps, stop_draws=tier.stop_draws)
     first, *more = [climb(f"eot-apgd-{loss}-{best}", best, loss) for loss in losses]
     white = [
         replace(first, first=True),
@@ -83,7 +83,8 @@ def _of_draws(model: StochasticModel, best: str, tier: Tier) -> list[PlannedAtta
     """Attacks that spend or weigh draws in another way, which a deterministic model has not."""
     if model.deterministic:
         return []
-    steps = (("steps", tier.steps),)
+    stop = ("stop_draws", tier.stop_draws)
+    steps = (("steps", tier.steps), stop)
     passes = 2 * tier.draws * tier.steps
     selective = {"em-apgd": em_apgd, "maximin-apgd": maximin_apgd} if tier.selective else {}
     attacks = [
@@ -92,7 +93,7 @@ def _of_draws(model: StochasticModel, best: str, tier: Tier) -> list[PlannedAtta
     ]
     if tier.long_steps:
         n = tier.long_steps
-        attacks.append(PlannedAttack(f"long-apgd-{best}", long_apgd, best, "ce", 1, n, 2 * n, (("steps", n),)))
+        attacks.append(PlannedAttack(f"long-apgd-{best}", long_apgd, best, "ce", 1, n, 2 * n, (("steps", n), stop)))
     return attacks
 
 
@@ -101,7 +102,7 @@ def _blind(best: str, tier: Tier) -> list[PlannedAttack]:
     points, iterations, draws = tier.noise_points, tier.square_iterations, tier.square_draws
     attacks = [PlannedAttack("noise", noise, best, "margin", 1, points, points, (("points", points),))]
     if iterations:
-        queries = _square("square", best, iterations=iterations, draws=draws)
+        queries = _square("square", best, iterations=iterations, draws=draws, stop_draws=tier.stop_draws)
         attacks.append(replace(queries, alone=tier.square_alone))
     if n := tier.boundary_queries:
         options = (("queries", n),)
@@ -141,6 +142,6 @@ def _told(model: StochasticModel, best: str, tier: Tier, *, classes: int) -> lis
     ]
 
 
-def _square(name: str, best: str, *, iterations: int, draws: int) -> PlannedAttack:
-    options = (("iterations", iterations),)
+def _square(name: str, best: str, *, iterations: int, draws: int, stop_draws: int = 0) -> PlannedAttack:
+    options = (("iterations", iterations), ("stop_draws", stop_draws))
     return PlannedAttack(name, square, best, "margin", draws, iterations, draws * (2 * iterations + 4), options)

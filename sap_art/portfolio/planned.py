@@ -27,6 +27,8 @@ class Points(NamedTuple):
 class PlannedAttack:
     """An attack with its budget; ``passes`` are forward and backward ones an image, at most.
 
+    Without the looks of an attack that may leave an image early: few draws where the model is often right.
+
     ``first`` attacks may spare the others images: those that they break are dropped. ``alone`` ones run on the
     stand-alone images only. A ``partial`` one runs where the model still stands, and has no column of its own.
     """
@@ -71,11 +73,13 @@ def apgd(
     restarts: int = 1,
     targets: int = 0,
     first_step: float = FIRST_STEP,
+    stop_draws: int = 0,
 ) -> PlannedAttack:
     """EOT-APGD with this budget."""
     climbs = restarts * max(1, targets)
     checks = CHECKS * draws * climbs if climbs > 1 else 0
-    budget = {"steps": steps, "loss": loss, "restarts": restarts, "targets": targets, "first_step": first_step}
+    budget = {"steps": steps, "loss": loss, "restarts": restarts, "targets": targets}
+    ends = {"first_step": first_step, "stop_draws": stop_draws}
     return PlannedAttack(
         name,
         eot_apgd,
@@ -84,6 +88,6 @@ def apgd(
         draws=draws,
         steps=steps,
         passes=2 * draws * steps * climbs + checks + (draws if targets else 0),
-        options=tuple(budget.items()),
+        options=tuple({**budget, **ends}.items()),
         restarts=restarts,
     )

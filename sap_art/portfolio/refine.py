@@ -43,6 +43,7 @@ def again(
         restarts=restarts,
         targets=targets,
         first_step=first_step,
+        stop_draws=dict(planned.options)["stop_draws"],
     )
 
 
