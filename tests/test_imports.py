@@ -54,6 +54,7 @@ BEYOND_CORE = {
     "table": {"rich"},
 }
 ONLY_IN_FUNCTIONS = FIELD | {"pydantic"}  # slow, or absent where only the numeric core runs
+AT_ONCE = {"integrations.art": {"art"}}  # classes made from ART's: whoever imports this room wants ART
 
 
 class Import(NamedTuple):
@@ -139,7 +140,16 @@ def test_only_what_the_room_may_import(module: str) -> None:
 @MODULES
 def test_slow_and_optional_packages_wait_for_their_function(module: str) -> None:
     """A module can be imported where ART, RobustBench, AutoAttack or pydantic are missing."""
-    assert {i.name for i in outer(module) if not i.deferred} & ONLY_IN_FUNCTIONS == set()
+    allowed = {name for room, names in AT_ONCE.items() if f"{module}.".startswith(f"{room}.") for name in names}
+
+    assert {i.name for i in outer(module) if not i.deferred} & ONLY_IN_FUNCTIONS - allowed == set()
+
+
+def test_nothing_outside_imports_what_imports_art() -> None:
+    """So that only its users wait for ART."""
+    users = {module for module in IMPORTS if {name for name in inner(module) if name.startswith("integrations.art")}}
+
+    assert {module for module in users if not module.startswith("integrations.art")} == set()
 
 
 @pytest.mark.parametrize(

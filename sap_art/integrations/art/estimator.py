@@ -1,0 +1,212 @@
+"""What SAPClassifier and its attack view share: an ART PyTorchClassifier that says what is wrong with its input."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict, cast
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+from torch import Tensor, nn
+
+from sap_art.integrations.art.checks import Array, ready_inputs, ready_labels, require_device_type
+from sap_art.integrations.art.module import EstimatorModule
+from sap_art.stochastic import StochasticModel
+
+FIXED = ("model", "input_shape", "nb_classes", "device_type")
+
+
+class Settings(TypedDict, total=False):
+    """Keywords of ART's estimators, as ART has them."""
+
+    optimizer: torch.optim.Optimizer | None
+    clip_values: Any
+    channels_first: bool
+    preprocessing_defences: Any
+    postprocessing_defences: Any
+    preprocessing: Any
+    device_type: str | None
+
+
+class Estimator(PyTorchClassifier):
+    """An ART classifier around an ``EstimatorModule``.
+
+    Arrays give arrays, tensors give tensors; labels are indices or one-hot. Inputs may be of any number type, in
+    ``clip_values`` (up to ``checks.TOLERANCE`` of their range).
+    """
+
+    def __init__(
+        self,
+        model: EstimatorModule,
+        loss: nn.Module,
+        input_shape: tuple[int, ...],
+        nb_classes: int,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        clip_values: Any = (0.0, 1.0),
+        channels_first: bool = True,
+        preprocessing_defences: Any = None,
+        postprocessing_defences: Any = None,
+        preprocessing: Any = (0.0, 1.0),
+        device_type: str | None = None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            loss=cast(Any, loss),
+            input_shape=tuple(input_shape),
+            nb_classes=nb_classes,
+            optimizer=optimizer,
+            clip_values=clip_values,
+            channels_first=channels_first,
+            preprocessing_defences=preprocessing_defences,
+            postprocessing_defences=postprocessing_defences,
+            preprocessing=preprocessing,
+            device_type=require_device_type(device_type, model),
+        )
+        self._layer_names = [name for name, _ in model.net.named_children()]
+        self._model.eval()
+
+    @property
+    def module(self) -> EstimatorModule:
+        """``model`` by its type."""
+        return cast(EstimatorModule, self.model)
+
+    @property
+    def defence(self) -> StochasticModel:
+        """The random model, for ``sap_art.evaluate`` and the rest of ``sap_art``; it knows no preprocessing."""
+        return self.module.stochastic
+
+    def settings(self) -> Settings:
+        """The keywords that make another estimator of the same data."""
+        return Settings(
+            clip_values=self.clip_values,
+            channels_first=self.channels_first,
+            preprocessing_defences=self.preprocessing_defences,
+            postprocessing_defences=self.postprocessing_defences,
+            preprocessing=self.preprocessing,
+            device_type=self.device_type,
+        )
+
+    def predict(self, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
+        """(B, ...) in ``clip_values`` -> (B, C) logits or log-probabilities: one prediction, noise and all."""
+        x = self._ready(x)
+        out = super().predict(_array(x), batch_size=batch_size, training_mode=training_mode, **kwargs)
+        return _as(out, x)
+
+    def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Gradient of the loss of one prediction: (B, ...), labels -> (B, ...)."""
+        x = self._ready(x)
+        given = x if self.all_framework_preprocessing else _array(x)
+        y = self._labels(y, given)
+        return _as(super().loss_gradient(given, y, training_mode=training_mode, **kwargs), x)
+
+    def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
+        """Gradients of all outputs, or of each image's ``label``: (B, ...) -> (B, C, ...) or (B, 1, ...)."""
+        x = self._ready(x)
+        label = label.detach().cpu().numpy() if isinstance(label, Tensor) else label
+        return _as(super().class_gradient(_array(x), label=label, training_mode=training_mode, **kwargs), x)
+
+    def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
+        """Loss of one prediction: (B, ...), labels -> (B,), or a scalar for the reductions ``mean`` and ``sum``."""
+        x = self._ready(x)
+        given = x if self.all_framework_preprocessing else _array(x)
+        return _as(super().compute_loss(given, self._labels(y, given), reduction=reduction, **kwargs), x)
+
+    def get_activations(
+        self, x: Any, layer: int | str | None = None, batch_size: int = 128, framework: bool = False
+    ) -> Any:
+        """Output of a layer of the net, mean over the draws of one prediction; see ``EstimatorModule.activations``.
+
+        Args:
+            x: (B, ...) in ``clip_values``.
+            layer: a name of the net's ``named_modules``, or a place in ``layer_names``.
+            batch_size: most images a pass; with ``framework`` all are one batch.
+            framework: give a tensor that can be differentiated.
+
+        Raises:
+            ValueError: no such layer, or one that is not called.
+        """
+        x, name = self._ready(x), self._layer_name(layer)
+        if framework and isinstance(x, Tensor) and not self.all_framework_preprocessing:
+            raise ValueError("no gradient passes through numpy preprocessing: use preprocessors of PyTorch")
+        self._model.eval()
+        given = x if self.all_framework_preprocessing else _array(x)
+        given, _ = self._apply_preprocessing(given, y=None, fit=False, no_grad=not framework)
+        inputs = torch.as_tensor(given).to(self.device)
+        if framework:
+            return self.module.activations(inputs, name)
+        with torch.no_grad():
+            parts = [self.module.activations(part, name) for part in inputs.split(batch_size)]
+        return _as(torch.cat(parts).cpu().numpy(), x)
+
+    def fit(self, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:
+        """Train the net's weights *without* the defence, as ART's ``fit`` trains a net; afterwards in eval mode.
+
+        SAP is for nets that were trained without it (Dhillon et al. 2018, arXiv:1803.01442, section 3): its noise is
+        made for inference, the identity of its backward pass is an attacker's estimate and no gradient of a training
+        loss, and votes have none at all. To train through noise, train the module yourself.
+        """
+        x = self._ready(x)
+        y = self._labels(y, x)
+        try:
+            with self.module.undefended():
+                super().fit(_array(x), _array(y), *args, **kwargs)
+        finally:
+            self._model.eval()
+
+    def fit_generator(self, generator: Any, *args: Any, **kwargs: Any) -> None:
+        """As ``fit``, with batches from an ART data generator."""
+        try:
+            with self.module.undefended():
+                super().fit_generator(generator, *args, **kwargs)
+        finally:
+            self._model.eval()
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Set what ``get_params`` gives.
+
+        Raises:
+            ValueError: an unknown name; another model, shape, number of classes or device: build another estimator.
+        """
+        for name in FIXED:
+            if name in kwargs and kwargs.pop(name) != getattr(self, name):
+                raise ValueError(f"{name} is settled when {type(self).__name__} is built: build another one")
+        preprocessing = kwargs.get("preprocessing")
+        if isinstance(preprocessing, tuple):
+            mean, std = cast("tuple[Any, Any]", preprocessing)
+            kwargs["preprocessing"] = StandardisationMeanStdPyTorch(mean, std, device_type=self.device_type)
+        super().set_params(**kwargs)
+
+    def _ready(self, x: Any) -> Array | Tensor:
+        return ready_inputs(x, shape=self.input_shape, clip_values=self.clip_values)
+
+    def _labels(self, y: Any, x: Array | Tensor) -> Array | Tensor:
+        return ready_labels(y, images=len(x), classes=self.nb_classes, like=x)
+
+    def _layer_name(self, layer: int | str | None) -> str:
+        if isinstance(layer, int) and 0 <= layer < len(self._layer_names):
+            return self._layer_names[layer]
+        if isinstance(layer, str) and layer in dict(self.module.net.named_modules()):
+            return layer
+        raise ValueError(
+            f"no layer {layer!r}: give one of layer_names {self._layer_names}, its place, or a deeper name"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything, weights included: ART's own leaves them in a file of this machine."""
+        state = {name: value for name, value in self.__dict__.items() if name != "_model_wrapper"}
+        return {**state, "_model": self.model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._model = self._make_model_wrapper(state["_model"])
+
+
+def _array(x: Array | Tensor) -> Array:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+
+
+def _as(out: Any, x: Array | Tensor) -> Any:
+    """``out`` as an array or a tensor, as ``x`` is."""
+    return torch.from_numpy(out).to(x.device) if isinstance(x, Tensor) and isinstance(out, np.ndarray) else out

@@ -1,0 +1,104 @@
+"""The module inside our estimators: what attacks that rebuild a classifier from ``.model`` still attack."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sap_art.attacker import AttackerView
+from sap_art.defended import DefendedModel
+from sap_art.foreign import ForeignModel
+from sap_art.stochastic import StochasticModel, require_eval
+
+
+class EstimatorModule(nn.Module):
+    """A random model, or an attacker's view of it, for inputs of any number type: (B, ...) -> (B, C).
+
+    ART makes float64 of images on its way; they are cast to the type of the weights here, where no attack can lose it.
+
+    Raises:
+        ValueError: in ``forward``, if batch normalisation is in training mode, so that images would see each other;
+            or if a gradient is asked of what has none (the predictor ``vote``).
+    """
+
+    def __init__(self, inner: StochasticModel | AttackerView) -> None:
+        super().__init__()
+        self.inner = inner
+        self._undefended = False
+
+    @property
+    def stochastic(self) -> StochasticModel:
+        """The random model."""
+        return self.inner.model if isinstance(self.inner, AttackerView) else self.inner
+
+    @property
+    def net(self) -> nn.Module:
+        """The module whose layers have names: the net without the defence, or somebody else's random module."""
+        model = self.stochastic
+        if isinstance(model, DefendedModel):
+            return model.net
+        return model.module if isinstance(model, ForeignModel) else model
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = x.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
+        if self._undefended:
+            return cast(Tensor, (self.stochastic.dense or self.stochastic)(inputs))
+        require_eval(self)
+        out = cast(Tensor, self.inner(inputs))
+        if inputs.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
+            raise ValueError("this prediction has no gradient (votes have none): attack .attack_view(...) instead")
+        return out
+
+    @contextmanager
+    def undefended(self) -> Generator[None]:
+        """Within, the net runs without the defence, where there is such a net; in the mode it is in."""
+        before, self._undefended = self._undefended, True
+        try:
+            yield
+        finally:
+            self._undefended = before
+
+    def activations(self, x: Tensor, layer: str) -> Tensor:
+        """Output of the named layer, as the layers after it see it: (B, ...) -> (B, ...), mean over draws.
+
+        Of a layer that is called more than once, the last call.
+
+        Raises:
+            ValueError: the layer is not called, or does not return a tensor.
+        """
+        with _recorded(self.net, self.net.get_submodule(layer)) as passes:
+            self(x)
+        if not passes or not all(isinstance(out, Tensor) for out in passes):
+            raise ValueError(f"the layer {layer!r} is not called in every pass, or returns no tensor")
+        rows = torch.cat(cast("list[Tensor]", passes))
+        return rows.unflatten(0, (-1, len(x))).mean(0)
+
+
+@contextmanager
+def _recorded(net: nn.Module, layer: nn.Module) -> Generator[list[Any]]:
+    """Within, the last output of ``layer`` in each pass of ``net`` is noted.
+
+    The hook on the layer is put there when the pass has begun, so that it comes after those of the defence.
+    """
+    passes: list[Any] = []
+    hooks: list[Any] = []
+
+    def note(module: nn.Module, inputs: Any, out: Any) -> None:
+        passes[-1] = out
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        passes.append(None)
+        while len(hooks) > 1:
+            hooks.pop().remove()
+        hooks.append(layer.register_forward_hook(note))
+
+    hooks.append(net.register_forward_pre_hook(begin))
+    try:
+        yield passes
+    finally:
+        for hook in hooks:
+            hook.remove()
