@@ -24,7 +24,7 @@ def isolated(view: AttackerView, *, seed: int) -> Generator[None]:
     Afterwards they are as they were, and so are the parameters' gradients and the thread's trace function. Other
     threads should not draw from the global generators meanwhile.
     """
-    with view.seeded(derive_seed(seed, "view")), _generators(seed), _parameter_gradients(view), _trace_function():
+    with view.seeded(derive_seed(seed, "view")), seeded_generators(seed), _parameter_gradients(view), _trace_function():
         yield
 
 
@@ -67,7 +67,8 @@ def without_last_resort(name: str) -> Generator[None]:
 
 
 @contextmanager
-def _generators(seed: int) -> Generator[None]:
+def seeded_generators(seed: int) -> Generator[None]:
+    """Within, the global generators of torch, numpy and ``random`` run from ``seed``; afterwards they are as before."""
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002  it is these that are kept
     with torch.random.fork_rng(devices=cuda):

@@ -18,10 +18,14 @@ except ImportError as error:
 
 from sap_art.integrations.art.classifier import AttackView, SAPClassifier, defend
 from sap_art.integrations.art.preprocessor import SAPPreprocessor
+from sap_art.integrations.art.scoring import ArtEvaluation, SingleDrawWarning, evaluate_art
 
 __all__ = [
+    "ArtEvaluation",
     "AttackView",
     "SAPClassifier",
     "SAPPreprocessor",
+    "SingleDrawWarning",
     "defend",
+    "evaluate_art",
 ]

@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Array = NDArray[Any]
-TOLERANCE = 1e-3
-"""How far beyond ``clip_values``, in units of their range, an input may lie: attacks probe a little outside."""
+EXACT, FAR = 1e-6, 16.0
+"""How far beyond ``clip_values``, in units of their range, inputs may lie: where they are scored, and in an estimator.
+
+Of ART's attacks NewtonFool and UniversalPerturbation leave ``clip_values`` on their way, by several times their range;
+so an estimator refuses only what is of another scale, such as 0 to 255 for 0 to 1.
+"""
 
 
 def require_device_type(device_type: str | None, model: nn.Module) -> str:
@@ -29,8 +33,8 @@ def require_device_type(device_type: str | None, model: nn.Module) -> str:
     return device_type
 
 
-def ready_inputs(x: Any, *, shape: tuple[int, ...], clip_values: Any) -> Array | Tensor:
-    """``x`` (B, *shape), integers as float32; within ``clip_values`` up to ``TOLERANCE`` (their envelope, if arrays).
+def ready_inputs(x: Any, *, shape: tuple[int, ...], clip_values: Any, slack: float) -> Array | Tensor:
+    """``x`` (B, *shape), integers as float32, at most ``slack`` ranges beyond ``clip_values`` (their envelope).
 
     Raises:
         TypeError: neither an ndarray nor a tensor.
@@ -48,8 +52,7 @@ def ready_inputs(x: Any, *, shape: tuple[int, ...], clip_values: Any) -> Array |
         raise ValueError("inputs contain NaN or inf")
     if clip_values is not None:
         bottom, top = float(np.min(clip_values[0])), float(np.max(clip_values[1]))
-        slack = TOLERANCE * (top - bottom)
-        if low < bottom - slack or high > top + slack:
+        if max(bottom - low, high - top) > slack * (top - bottom):
             raise ValueError(
                 f"inputs lie in [{low:.6g}, {high:.6g}], outside clip_values [{bottom:.6g}, {top:.6g}]: "
                 "scale them, or build the estimator with the clip_values of your data"

@@ -10,7 +10,7 @@ from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch import Tensor, nn
 
-from sap_art.integrations.art.checks import Array, ready_inputs, ready_labels, require_device_type
+from sap_art.integrations.art.checks import FAR, Array, ready_inputs, ready_labels, require_device_type
 from sap_art.integrations.art.module import EstimatorModule
 from sap_art.stochastic import StochasticModel
 
@@ -32,8 +32,9 @@ class Settings(TypedDict, total=False):
 class Estimator(PyTorchClassifier):
     """An ART classifier around an ``EstimatorModule``.
 
-    Arrays give arrays, tensors give tensors; labels are indices or one-hot. Inputs may be of any number type, in
-    ``clip_values`` (up to ``checks.TOLERANCE`` of their range).
+    Arrays give arrays, tensors give tensors; labels are indices or one-hot; inputs may be of any number type. NaN,
+    other shapes and inputs of another scale than ``clip_values`` raise ValueError. Attacks may leave ``clip_values`` on
+    their way (``checks.FAR``); points that are scored by ``evaluate_art`` may not.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ class Estimator(PyTorchClassifier):
         super().set_params(**kwargs)
 
     def _ready(self, x: Any) -> Array | Tensor:
-        return ready_inputs(x, shape=self.input_shape, clip_values=self.clip_values)
+        return ready_inputs(x, shape=self.input_shape, clip_values=self.clip_values, slack=FAR)
 
     def _labels(self, y: Any, x: Array | Tensor) -> Array | Tensor:
         return ready_labels(y, images=len(x), classes=self.nb_classes, like=x)
