@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Array = NDArray[Any]
-EXACT, FAR = 1e-6, 16.0
+EXACT, FAR = 1e-6, 100.0
 """How far beyond ``clip_values``, in units of their range, inputs may lie: where they are scored, and in an estimator.
 
-Of ART's attacks NewtonFool and UniversalPerturbation leave ``clip_values`` on their way, by several times their range;
-so an estimator refuses only what is of another scale, such as 0 to 255 for 0 to 1.
+ART's NewtonFool and UniversalPerturbation leave ``clip_values`` on their way, so an estimator refuses only what is of
+another scale, such as 0 to 255 for 0 to 1, and an attack view nothing.
 """
 
 

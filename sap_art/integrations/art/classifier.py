@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -22,7 +23,8 @@ class SAPClassifier(Estimator):
 
     This is the defence: what is scored. Give attacks its ``attack_view``. What one noisy ``predict`` says of an
     adversarial example is one throw of the dice, and ART's attacks decide by such throws which images to leave alone:
-    score with ``evaluate_art``.
+    score with ``evaluate_art``, which takes points within ``clip_values`` only; attacks may leave them on their way, so
+    the estimator itself refuses inputs of another scale (0 to 255 for 0 to 1), NaN and other shapes.
 
     Args:
         model: net (B, ...) -> (B, C) logits, put into eval mode; or a model that is random already (a
@@ -178,6 +180,8 @@ class AttackView(Estimator):
     Raises:
         TypeError: a model that is not an ``AttackerView``.
     """
+
+    slack = math.inf
 
     def __init__(
         self,

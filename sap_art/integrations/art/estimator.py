@@ -33,9 +33,10 @@ class Estimator(PyTorchClassifier):
     """An ART classifier around an ``EstimatorModule``.
 
     Arrays give arrays, tensors give tensors; labels are indices or one-hot; inputs may be of any number type. NaN,
-    other shapes and inputs of another scale than ``clip_values`` raise ValueError. Attacks may leave ``clip_values`` on
-    their way (``checks.FAR``); points that are scored by ``evaluate_art`` may not.
+    other shapes and inputs more than ``slack`` ranges beyond ``clip_values`` raise ValueError.
     """
+
+    slack = FAR
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ class Estimator(PyTorchClassifier):
         super().set_params(**kwargs)
 
     def _ready(self, x: Any) -> Array | Tensor:
-        return ready_inputs(x, shape=self.input_shape, clip_values=self.clip_values, slack=FAR)
+        return ready_inputs(x, shape=self.input_shape, clip_values=self.clip_values, slack=self.slack)
 
     def _labels(self, y: Any, x: Array | Tensor) -> Array | Tensor:
         return ready_labels(y, images=len(x), classes=self.nb_classes, like=x)
