@@ -47,7 +47,8 @@ def ready_inputs(x: Any, *, shape: tuple[int, ...], clip_values: Any, slack: flo
     if len(x) == 0 or tuple(x.shape[1:]) != shape:
         raise ValueError(f"inputs must be {('B', *shape)} with B > 0, got {tuple(x.shape)}")
     x = _floating(x)
-    low, high = float(x.min()), float(x.max())
+    plain = x.detach() if isinstance(x, Tensor) else x
+    low, high = float(plain.min()), float(plain.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("inputs contain NaN or inf")
     if clip_values is not None:

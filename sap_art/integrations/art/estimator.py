@@ -29,7 +29,32 @@ class Settings(TypedDict, total=False):
     device_type: str | None
 
 
-class Estimator(PyTorchClassifier):
+class _TensorsToo:
+    """The two methods of which ART's metaclass, where it finds them in a classifier, makes arrays of tensors first."""
+
+    def predict(self: Any, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
+        """(B, ...) in ``clip_values`` -> (B, C) logits or log-probabilities: one prediction, noise and all."""
+        x = self._ready(x)
+        out = PyTorchClassifier.predict(self, _array(x), batch_size=batch_size, training_mode=training_mode, **kwargs)
+        return _as(out, x)
+
+    def fit(self: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:
+        """Train the net's weights *without* the defence, as ART's ``fit`` trains a net; afterwards in eval mode.
+
+        SAP is for nets that were trained without it (Dhillon et al. 2018, arXiv:1803.01442, abstract): its noise is
+        made for inference, the identity of its backward pass is an attacker's estimate and no gradient of a training
+        loss, and votes have none at all. To train through noise, train the module yourself.
+        """
+        x = self._ready(x)
+        y = self._labels(y, x)
+        try:
+            with self.module.undefended():
+                PyTorchClassifier.fit(self, _array(x), _array(y), *args, **kwargs)
+        finally:
+            self._model.eval()
+
+
+class Estimator(_TensorsToo, PyTorchClassifier):
     """An ART classifier around an ``EstimatorModule``.
 
     Arrays give arrays, tensors give tensors; labels are indices or one-hot; inputs may be of any number type. NaN,
@@ -90,12 +115,6 @@ class Estimator(PyTorchClassifier):
             device_type=self.device_type,
         )
 
-    def predict(self, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
-        """(B, ...) in ``clip_values`` -> (B, C) logits or log-probabilities: one prediction, noise and all."""
-        x = self._ready(x)
-        out = super().predict(_array(x), batch_size=batch_size, training_mode=training_mode, **kwargs)
-        return _as(out, x)
-
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Gradient of the loss of one prediction: (B, ...), labels -> (B, ...)."""
         x = self._ready(x)
@@ -141,21 +160,6 @@ class Estimator(PyTorchClassifier):
         with torch.no_grad():
             parts = [self.module.activations(part, name) for part in inputs.split(batch_size)]
         return _as(torch.cat(parts).cpu().numpy(), x)
-
-    def fit(self, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:
-        """Train the net's weights *without* the defence, as ART's ``fit`` trains a net; afterwards in eval mode.
-
-        SAP is for nets that were trained without it (Dhillon et al. 2018, arXiv:1803.01442, section 3): its noise is
-        made for inference, the identity of its backward pass is an attacker's estimate and no gradient of a training
-        loss, and votes have none at all. To train through noise, train the module yourself.
-        """
-        x = self._ready(x)
-        y = self._labels(y, x)
-        try:
-            with self.module.undefended():
-                super().fit(_array(x), _array(y), *args, **kwargs)
-        finally:
-            self._model.eval()
 
     def fit_generator(self, generator: Any, *args: Any, **kwargs: Any) -> None:
         """As ``fit``, with batches from an ART data generator."""
