@@ -126,6 +126,7 @@ def test_a_deterministic_classifier_is_scored_as_art_does(x: np.ndarray[Any, Any
     np.testing.assert_array_equal(result.x_adv, x)
 
 
+@pytest.mark.filterwarnings("ignore::sap_art.integrations.art.SingleDrawWarning")
 def test_the_whole_estimator_is_scored(x: np.ndarray[Any, Any]) -> None:
     """Its preprocessing with the noise of it, its K draws, its postprocessing."""
     off: dict[str, Any] = {"percent": 1e9, "sampler": "bernoulli", "preprocessing": (0.5, 0.2)}
