@@ -47,7 +47,7 @@ def evaluate_art(
     y: Array | Tensor,
     *,
     draws: int,
-    seed: int,
+    seed: int = 0,
     targets: Array | Tensor | None = None,
     batch_size: int = 128,
 ) -> ArtEvaluation:
