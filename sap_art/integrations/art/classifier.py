@@ -118,7 +118,7 @@ class SAPClassifier(Estimator):
         """As given; None if the seed came from the operating system, or with the model."""
         return self._seed
 
-    def attack_view(self, *, gradient: str = "bpda", draws: int = 10) -> AttackView:
+    def attack_view(self, *, gradient: str = "bpda", draws: int = 10, probabilities: bool = False) -> AttackView:
         """The estimator to give to an attack: the same net and preprocessing, the draws averaged inside its module.
 
         EOT averages over the draws of the model; a random preprocessor is drawn once a call.
@@ -126,12 +126,15 @@ class SAPClassifier(Estimator):
         Args:
             gradient: ``bpda``, ``frozen``, ``autograd``, or ``dense`` (the net without the defence).
             draws: averaged in each prediction and gradient, as log of the mean softmax.
+            probabilities: the mean softmax itself, which NewtonFool, SimBA and VirtualAdversarialMethod are made for;
+                losses of logits, and with them most other attacks, then go wrong.
 
         Raises:
             ValueError: an estimator that the model does not offer, draws < 1.
         """
         view = AttackerView(self.defence, gradient=gradient, draws=draws)
-        return AttackView(EstimatorModule(view), self.loss, self.input_shape, self.nb_classes, **self.settings())
+        module = EstimatorModule(view, probabilities=probabilities)
+        return AttackView(module, self.loss, self.input_shape, self.nb_classes, **self.settings())
 
     def set_params(self, **kwargs: Any) -> None:
         """Set what ``get_params`` gives, the defence in place, so that attack views made before follow.

@@ -20,14 +20,19 @@ class EstimatorModule(nn.Module):
 
     ART makes float64 of images on its way; they are cast to the type of the weights here, where no attack can lose it.
 
+    Args:
+        inner: the random model or the view.
+        probabilities: the softmax of what ``inner`` gives, for attacks that take nothing else.
+
     Raises:
         ValueError: in ``forward``, if batch normalisation is in training mode, so that images would see each other;
             or if a gradient is asked of what has none (the predictor ``vote``).
     """
 
-    def __init__(self, inner: StochasticModel | AttackerView) -> None:
+    def __init__(self, inner: StochasticModel | AttackerView, *, probabilities: bool = False) -> None:
         super().__init__()
         self.inner = inner
+        self.probabilities = probabilities
         self._undefended = False
 
     @property
@@ -49,6 +54,7 @@ class EstimatorModule(nn.Module):
             return cast(Tensor, (self.stochastic.dense or self.stochastic)(inputs))
         require_eval(self)
         out = cast(Tensor, self.inner(inputs))
+        out = out.softmax(-1) if self.probabilities else out
         if inputs.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise ValueError("this prediction has no gradient (votes have none): attack .attack_view(...) instead")
         return out
