@@ -97,7 +97,7 @@ def test_switched_off_it_is_the_plain_classifier(question: str, preprocessing: s
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("kind", ["tensor", "float64", "batch of one"])
 def test_any_kind_of_input_gives_the_same_numbers(question: str, kind: str, x: Tensor, y: Tensor) -> None:
-    """Tensors in, tensors out."""
+    """Tensors in, tensors out; but predictions are arrays, as ART's attacks take for granted."""
     changed: dict[str, Callable[[], tuple[Any, Any]]] = {
         "tensor": lambda: (x, torch.from_numpy(one_hot(y))),
         "float64": lambda: (x.double().numpy(), one_hot(y)),
@@ -107,7 +107,7 @@ def test_any_kind_of_input_gives_the_same_numbers(question: str, kind: str, x: T
     actual = QUESTIONS[question](sap(**OFF), images, labels)
     expected = QUESTIONS[question](sap(**OFF), x.numpy(), one_hot(y))
 
-    assert isinstance(actual, Tensor) == (kind == "tensor")
+    assert isinstance(actual, Tensor) == (kind == "tensor" and question != "predict")
     if kind == "batch of one":
         if "mean" in question:
             return

@@ -33,10 +33,12 @@ class _TensorsToo:
     """The two methods of which ART's metaclass, where it finds them in a classifier, makes arrays of tensors first."""
 
     def predict(self: Any, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
-        """(B, ...) in ``clip_values`` -> (B, C) logits or log-probabilities: one prediction, noise and all."""
-        x = self._ready(x)
-        out = PyTorchClassifier.predict(self, _array(x), batch_size=batch_size, training_mode=training_mode, **kwargs)
-        return _as(out, x)
+        """(B, ...) in ``clip_values`` -> (B, C) logits or log-probabilities: one prediction, noise and all.
+
+        Always an array, as ART's is: its PGD with random restarts compares predictions of tensors by numpy.
+        """
+        x = _array(self._ready(x))
+        return PyTorchClassifier.predict(self, x, batch_size=batch_size, training_mode=training_mode, **kwargs)
 
     def fit(self: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:
         """Train the net's weights *without* the defence, as ART's ``fit`` trains a net; afterwards in eval mode.
@@ -57,8 +59,8 @@ class _TensorsToo:
 class Estimator(_TensorsToo, PyTorchClassifier):
     """An ART classifier around an ``EstimatorModule``.
 
-    Arrays give arrays, tensors give tensors; labels are indices or one-hot; inputs may be of any number type. NaN,
-    other shapes and inputs more than ``slack`` ranges beyond ``clip_values`` raise ValueError.
+    Arrays give arrays, tensors give tensors (``predict`` gives arrays); labels are indices or one-hot; inputs may be of
+    any number type. NaN, other shapes and inputs more than ``slack`` ranges beyond ``clip_values`` raise ValueError.
     """
 
     slack = FAR
