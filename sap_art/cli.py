@@ -13,10 +13,11 @@ from sap_art import process
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+CORE_INCOMPLETE = 1
 
 
 def main() -> None:
-    """Run ``sap-art``; exit status 0 done, 1 an attack failed, 2 bad input, 130 interrupted."""
+    """Run ``sap-art``; exit status 0 done, 1 attack failed or core incomplete, 2 bad input, 130 interrupted."""
     process.prepare()
     try:
         status = app(standalone_mode=False)
@@ -144,3 +145,13 @@ def zoo() -> int:
         accuracy = "" if net.accuracy is None else f"{100 * net.accuracy:.2f} % clean, "
         typer.echo(f"{net.name}: {net.architecture}, {accuracy}{state}")
     return DONE
+
+
+@app.command()
+def doctor() -> int:
+    """Say what is installed and found, what is missing, and the command that mends it; status 1 without the core."""
+    from sap_art.doctor import examine
+
+    report = examine()
+    typer.echo(str(report))
+    return DONE if report.complete else CORE_INCOMPLETE

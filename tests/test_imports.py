@@ -32,7 +32,7 @@ ROOMS = (
     "protocol",
     "integrations",
     "bench forecast",
-    "explain progress table",
+    "doctor explain progress table",
     "cli",
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms.split()}
@@ -45,6 +45,7 @@ BEYOND_CORE = {
     "attacks.library": FIELD,
     "cifar": {"torchvision"},
     "cli": {"rich", "typer"},
+    "doctor": {"packaging"},
     "integrations": FIELD,
     "kernels": {"llvmlite", "numba", "triton"},
     "progress": {"rich"},

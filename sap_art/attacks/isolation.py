@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from sap_art.attacker import AttackerView
 from sap_art.randomness import derive_seed, make_generator
+from sap_art.stochastic import StochasticModel
 
 
 @contextmanager
-def isolated(view: AttackerView, *, seed: int) -> Generator[None]:
-    """Within, the view's noise and the global generators of torch, numpy and ``random`` run from ``seed``.
+def isolated(view: AttackerView | StochasticModel, *, seed: int) -> Generator[None]:
+    """Within, the noise of a view or model and the generators of torch, numpy and ``random`` run from ``seed``.
 
     Afterwards they are as they were, and so are the parameters' gradients and the thread's trace function. Other
     threads should not draw from the global generators meanwhile.
@@ -29,13 +30,13 @@ def isolated(view: AttackerView, *, seed: int) -> Generator[None]:
 
 
 class Guarded(nn.Module):
-    """The view as a library sees it: (B, ...) of its float type -> (B, C) of the same type.
+    """The view, or any model, as a library sees it: (B, ...) of its float type -> (B, C) of the same type.
 
     NaN or inf raises FloatingPointError, in logits and in gradients: libraries replace them by zeros, stand still and
     count that as robust. The view is not a child, because libraries switch the mode of a model and zero its gradients.
     """
 
-    def __init__(self, view: AttackerView, dtype: torch.dtype) -> None:
+    def __init__(self, view: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self._hidden = (view,)
         self._dtype = dtype

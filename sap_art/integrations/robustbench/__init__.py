@@ -1,0 +1,18 @@
+"""RobustBench: its zoo under SAP, its benchmark, and records in its schema; importing this imports none of it yet."""
+
+from sap_art.integrations.robustbench.benchmarking import BenchmarkResult, benchmark
+from sap_art.integrations.robustbench.loading import build, load_model, register
+from sap_art.integrations.robustbench.repairs import REPAIRS, Repair, repaired
+from sap_art.integrations.robustbench_json import export
+
+__all__ = [
+    "REPAIRS",
+    "BenchmarkResult",
+    "Repair",
+    "benchmark",
+    "build",
+    "export",
+    "load_model",
+    "register",
+    "repaired",
+]
