@@ -517,8 +517,6 @@ def test_votes_have_no_gradient(x: Tensor, y: Tensor) -> None:
         (np.full((1, *SHAPE), np.nan, dtype=np.float32), "NaN or inf"),
         (np.full((1, *SHAPE), np.inf, dtype=np.float32), "NaN or inf"),
         (np.full((1, *SHAPE), 255, dtype=np.uint8), "outside clip_values"),
-        (np.full((1, *SHAPE), 1.51, dtype=np.float32), r"inputs lie in \[1.51, 1.51\], outside clip_values \[0, 1\]"),
-        (np.full((1, *SHAPE), -0.51, dtype=np.float32), "outside clip_values"),
         (np.full((1, 8, 8, 3), 0.5, dtype=np.float32), r"inputs must be \('B', 3, 8, 8\)"),
         (np.zeros((0, *SHAPE), dtype=np.float32), "B > 0"),
         (np.array([None], dtype=object), "array of objects"),

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Array = NDArray[Any]
-EXACT, FAR = 1e-6, 0.5
+EXACT, FAR = 1e-6, 100.0
 """How far beyond ``clip_values``, in units of their range, inputs may lie: where they are scored, and in an estimator.
 
-ART's NewtonFool and UniversalPerturbation leave ``clip_values`` on their way (NewtonFool by .06 on a ResNet-20), so an
-estimator refuses only what is scaled otherwise, such as 0 to 255 or standardised images for 0 to 1, and an attack view
+ART's NewtonFool, UniversalPerturbation, ShadowAttack and ZooAttack leave ``clip_values`` on their way, by more than
+their range even, so an estimator refuses only what is of another scale, such as 0 to 255 for 0 to 1, and an attack view
 nothing.
 """
 

@@ -24,8 +24,7 @@ class SAPClassifier(Estimator):
     This is the defence: what is scored. Give attacks its ``attack_view``. What one noisy ``predict`` says of an
     adversarial example is one throw of the dice, and ART's attacks decide by such throws which images to leave alone:
     score with ``evaluate_art``, which takes points within ``clip_values`` only; attacks may leave them on their way, so
-    the estimator itself refuses inputs more than half their range outside (0 to 255 or standardised images for 0 to
-    1), NaN and other shapes.
+    the estimator itself refuses inputs of another scale (0 to 255 for 0 to 1), NaN and other shapes.
 
     Args:
         model: net (B, ...) -> (B, C) logits, put into eval mode; or a model that is random already (a
