@@ -104,6 +104,18 @@ def test_images_that_stand_are_attacked_as_ever(name: str) -> None:
     assert run(stop_draws=DRAWS).equal(run())
 
 
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "square"])
+def test_images_that_stay_do_not_notice_who_leaves(name: str) -> None:
+    """The same points to the digit of a float32; only Square's random windows depend on how many images there are."""
+    net, x, y, firm = mixed_case()
+    attack, budget = ATTACKS[name]
+    view = AttackerView(net, gradient="autograd", draws=2)
+    budget = {**budget, "steps": 6}  # few enough to end inside the ball
+    run = partial(attack, view, x, y, ThreatModel("Linf", EPS), seed=1, **budget)
+
+    torch.testing.assert_close(run(stop_draws=DRAWS)[firm], run()[firm], atol=1e-6, rtol=0)
+
+
 class WrongAtFirst(nn.Module):
     """Wrong in a forward pass while its switch is on, right otherwise."""
 
