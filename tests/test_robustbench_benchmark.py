@@ -20,8 +20,9 @@ from test_attacks_query import global_states
 from torch import Tensor, nn
 
 from sap_art import SAP, DefendedModel, data, wrap
+from sap_art.attacks.isolation import isolated
 from sap_art.integrations import robustbench as bridge
-from sap_art.integrations.robustbench import BenchmarkResult, benchmark, repaired
+from sap_art.integrations.robustbench import BenchmarkResult, benchmark, benchmarking, repaired
 from sap_art.integrations.robustbench import repairs as mended
 from sap_art.integrations.robustbench.repairs import IMAGES, REPAIRS
 
@@ -48,10 +49,14 @@ def tracing() -> Generator[object]:
     sys.settrace(before)
 
 
-def linear(seed: int = 5) -> nn.Module:
+def linear() -> nn.Sequential:
     """Ten classes, logits W x + b."""
-    generator = torch.Generator().manual_seed(seed)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    return random_weights(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)))
+
+
+def random_weights(net: nn.Sequential) -> nn.Sequential:
+    """Standard normal numbers, always the same, in eval mode."""
+    generator = torch.Generator().manual_seed(5)
     for parameter in net.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
     return net.eval()
@@ -59,14 +64,11 @@ def linear(seed: int = 5) -> nn.Module:
 
 @torch.no_grad()
 def own_labels(net: nn.Module, n: int, folder: Path) -> tuple[str, Tensor]:
-    """A FILE.npz of bundled images with the classes that ``net`` gives them, and each image's Linf margin (n,)."""
+    """A FILE.npz of bundled images with the classes that ``net`` gives them, and its logits (n, 10)."""
     x, _ = data.load(n=n)
-    logits, weight = net(x), net[1].weight  # pyright: ignore[reportIndexIssue]
-    y = logits.argmax(1)
-    length = (weight[y][:, None] - weight).abs().sum(-1)
-    radius = ((logits.gather(1, y[:, None]) - logits) / length).scatter(1, y[:, None], torch.inf).amin(1)
-    np.savez(folder / "own.npz", images=x.numpy(), labels=y.numpy())
-    return str(folder / "own.npz"), radius
+    logits = net(x)
+    np.savez(folder / "own.npz", images=x.numpy(), labels=logits.argmax(1).numpy())
+    return str(folder / "own.npz"), logits
 
 
 def patched() -> list[Any]:
@@ -112,31 +114,64 @@ def test_the_shipped_net_on_the_bundled_images(
 def test_on_a_linear_classifier_the_known_accuracy(tmp_path: Path) -> None:
     """On a user's images; of four, the two with the greater margin withstand."""
     net = linear()
-    source, radius = own_labels(net, 4, tmp_path)
+    source, logits = own_labels(net, 4, tmp_path)
+    y, weight = logits.argmax(1), net[1].weight.detach()
+    length = (weight[y][:, None] - weight).abs().sum(-1)
+    radius = ((logits.gather(1, y[:, None]) - logits) / length).scatter(1, y[:, None], torch.inf).amin(1)
     eps = radius.sort().values[1:3].mean().item()
 
     assert benchmark(net, n_examples=4, eps=eps, source=source) == (1.0, 0.5)
 
 
-def test_a_random_model_s_number_is_called_no_evaluation(net: nn.Module) -> None:
+def test_a_random_model_s_number_is_called_no_evaluation(tmp_path: Path) -> None:
     """Before the work and in the result; the seed decides the draws, the model's own noise goes on untouched."""
+    net = random_weights(nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)))
+    source, _ = own_labels(net, 8, tmp_path)
     model, twin = (DefendedModel(net, SAP(100), seed=1) for _ in range(2))
     x = data.load(n=4)[0]
-    with pytest.warns(UserWarning, match="no evaluation"):
-        result = benchmark(model, n_examples=4, eps=EPS)
-    with pytest.warns(UserWarning, match="no evaluation"):
-        again = benchmark(model, n_examples=4, eps=EPS)
+    results: list[BenchmarkResult] = []
+    for seed in (1, 1, 2):
+        with pytest.warns(UserWarning, match="no evaluation"):
+            results.append(benchmark(model, n_examples=8, eps=0.25, source=source, seed=seed))
+    lent = IMAGES.apply(*data.load(n=8, source=source))
+    with isolated(model, seed=1), repaired() as robustbench, lent, benchmarking._seeded(1):
+        by_hand = robustbench.benchmark(model.eval(), n_examples=8, eps=0.25)
 
-    assert result.random
-    assert "no evaluation" in str(result)
-    assert 0 < result.clean <= 1
-    assert result == again
+    assert all(result.random and "no evaluation" in str(result) for result in results)
+    assert results[0] == results[1] != results[2]
+    assert all(0 < result.clean < 1 for result in results)
+    assert results[0] == by_hand
     assert torch.equal(model(x), twin(x))
-    assert model.training
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+def test_the_seed_is_autoattack_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """RobustBench gives none, and AutoAttack would take the time of day."""
+    seeds: list[int | None] = []
+
+    class Idle:
+        def __init__(self, *_: object, seed: int | None = None, **__: object) -> None:
+            seeds.append(seed)
+
+        def run_standard_evaluation(self, x: Tensor, *_: object, **__: object) -> Tensor:
+            return x
+
+    source, _ = own_labels(linear(), 4, tmp_path)
+    with repaired():
+        monkeypatch.setattr("robustbench.eval.AutoAttack", Idle)
+    for seed in (1, 1, 2):
+        assert benchmark(linear(), 4, EPS, source=source, seed=seed) == (1.0, 1.0)
+
+    assert None not in seeds
+    assert seeds[0] == seeds[1] != seeds[2]
 
 
 def test_whether_a_model_is_random_is_seen(tmp_path: Path) -> None:
-    """Dropout in training mode, brought in by ``wrap``; a wrapped net without a defence is not."""
+    """Dropout in training mode, brought in by ``wrap``; noise in eval mode; a defence that is declared, though weak."""
     net = linear()
     source, _ = own_labels(net, 4, tmp_path)
     noisy = nn.Sequential(nn.Dropout(0.5), net).train()
@@ -144,6 +179,11 @@ def test_whether_a_model_is_random_is_seen(tmp_path: Path) -> None:
         assert benchmark(wrap(noisy), 4, eps=1.0, source=source).random
 
     assert noisy.training
+    with pytest.warns(UserWarning, match="no evaluation"):
+        assert benchmark(nn.Sequential(Noise(), net).eval(), 4, eps=1.0, source=source).random
+    weak = DefendedModel(nn.Sequential(nn.ReLU(), net).eval(), SAP(1e9, "bernoulli"), seed=1)
+    with pytest.warns(UserWarning, match="no evaluation"):
+        assert benchmark(weak, 4, eps=1.0, source=source).random
     assert not benchmark(wrap(net, dense=net), 4, eps=1.0, source=source).random
 
 
@@ -198,7 +238,7 @@ def test_nothing_stays_changed(fails: bool, tracing: object, tmp_path: Path) -> 
 
 
 def test_a_dynamic_defence_is_told_of_once(tracing: object, caplog: pytest.LogCaptureFixture) -> None:
-    """AutoAttack's counters start at zero for each model, and tracing goes on between its checks."""
+    """AutoAttack's counters are of one model, whatever ran before, and tracing goes on between its checks."""
 
     class Dynamic(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -208,15 +248,17 @@ def test_a_dynamic_defence_is_told_of_once(tracing: object, caplog: pytest.LogCa
 
     x, logger = torch.zeros(1, 2), logging.getLogger("auto-attack")
     with repaired():
-        check_dynamic = importlib.import_module("pyautoattack.checks").check_dynamic
+        checks = importlib.import_module("pyautoattack.checks")
+        checks.funcs["grad"] = 1  # as somebody else's run without a repair leaves it
         said = []
-        for model in (Dynamic(), nn.Identity()):
+        for model in (nn.Identity(), Dynamic()):
             caplog.clear()
-            check_dynamic(model, x, False, logger=logger)
+            checks.check_dynamic(model, x, False, logger=logger)
             said.append("dynamic" in caplog.text)
             assert sys.gettrace() is tracing
 
-    assert said == [True, False]
+    assert said == [False, True]
+    assert set(checks.funcs.values()) == {0}
 
 
 def test_warnings_of_robustbench_s_own_code_are_not_the_user_s() -> None:
