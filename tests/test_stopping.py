@@ -20,6 +20,7 @@ from sap_art.attacks.stopping import parts, right_once
 ATTACKS: dict[str, tuple[Callable[..., Tensor], dict[str, Any]]] = {
     "eot-apgd": (eot_apgd, {"steps": 40}),
     "eot-apgd with restarts": (eot_apgd, {"steps": 40, "restarts": 2}),
+    "eot-apgd towards a class": (eot_apgd, {"steps": 40, "loss": "margin", "targets": 1}),
     "em-apgd": (em_apgd, {"steps": 40}),
     "maximin-apgd": (maximin_apgd, {"steps": 40}),
     "long-apgd": (long_apgd, {"steps": 100}),
@@ -55,6 +56,16 @@ def test_one_right_draw_in_n_is_seen_with_its_probability() -> None:
 
         found = right_once(view, x, y, draws=draws, seed=3).float().mean().item()
         assert found == pytest.approx(stands, abs=5 * error)
+
+
+def test_every_group_of_draws_is_fresh() -> None:
+    """Groups of 1 and 2 draws see three, not the first one again: 1 - .5^3 of 600 seeds stand, to 5 errors."""
+    x, y = reference.coin_data(1)
+    view = AttackerView(wrap(reference.Coin(0.5)), gradient="autograd")
+    found = [right_once(view, x, y, draws=3, seed=seed).item() for seed in range(600)]
+
+    error = (0.875 * 0.125 / len(found)) ** 0.5
+    assert sum(found) / len(found) == pytest.approx(0.875, abs=5 * error)
 
 
 def test_a_model_that_is_often_right_costs_few_draws() -> None:
@@ -102,6 +113,35 @@ def test_images_that_stand_are_attacked_as_ever(name: str) -> None:
     run = partial(attack, view, x[firm], y[firm], ThreatModel("Linf", EPS), seed=1, **budget)
 
     assert run(stop_draws=DRAWS).equal(run())
+
+
+def three_classes() -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A linear net of three classes, 24 images, and which of them nothing within .0125 can turn: as ``mixed_case``.
+
+    The likeliest wrong class is one or the other of two, in no order.
+    """
+    generator = torch.Generator().manual_seed(9)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    w = torch.randn(3, 48, generator=generator)
+    firm = torch.rand(24, generator=generator) < 0.5
+    y = torch.randint(3, (24,), generator=generator)
+    near = (y + 1 + (torch.rand(24, generator=generator) < 0.5).long()) % 3
+    most = EPS / 4 * max((w[i] - w[j]).abs().sum().item() for i, j in ((0, 1), (0, 2), (1, 2)))
+    scores = torch.full((24, 3), -4.0).scatter(1, near[:, None], torch.where(firm, -3.0, -0.1)[:, None])
+    scores = most * scores.scatter(1, y[:, None], 0.0)
+    net.load_state_dict({"1.weight": w, "1.bias": -0.5 * w.sum(1)})
+    return net, (0.5 + scores @ torch.linalg.pinv(w).T).view(-1, 3, 4, 4), y, firm
+
+
+def test_images_that_stay_climb_towards_their_own_class() -> None:
+    """Whoever takes the classes of the first images for those of the remaining ones climbs the wrong hill."""
+    net, x, y, firm = three_classes()
+    view, threat = AttackerView(net, gradient="autograd", draws=2), ThreatModel("Linf", EPS / 4)
+    run = partial(eot_apgd, view, x, y, threat, seed=1, loss="margin", targets=1, first_step=0.05)
+    spared, whole = run(stop_draws=DRAWS), run()
+
+    assert 0 < (net(spared).argmax(1) != y).sum() < len(y)
+    torch.testing.assert_close(spared[firm], whole[firm], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "square"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sap_art.attacks.objective import Value
-from sap_art.attacks.stopping import Stands
+from sap_art.attacks.stopping import Remaining, Stands
 from sap_art.threat import ThreatModel
 
 MOMENTUM = 0.75
@@ -43,20 +43,17 @@ def climb(
     """
     state = _State.start(x, start, step_size=first_step * threat.eps)
     windows = checkpoints(steps)
-    ends, images = start.clone(), torch.arange(len(x), device=x.device)
+    remaining = Remaining(start, stands)
     for step in range(steps):
-        state.observe(*value(state.point, images))
+        state.observe(*value(state.point, remaining.images))
         if step in windows:
             state.adapt(window=windows[step])
-            if stands is not None:
-                ends[images] = state.best
-                standing = stands(state.best, images, step)
-                state, images = state.of(standing), images[standing]
-                if len(images) == 0:
-                    return ends
+            state = state.of(remaining.look(state.best, step))
+            if len(remaining) == 0:
+                return remaining.ends
         state.move(threat, momentum=MOMENTUM if step else 1.0)
-    ends[images] = state.best
-    return ends
+    remaining.hold(state.best)
+    return remaining.ends
 
 
 @dataclass

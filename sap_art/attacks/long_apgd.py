@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import loss_and_gradient, prepare
-from sap_art.attacks.stopping import LOOKS, parts, standing
+from sap_art.attacks.stopping import LOOKS, Remaining, parts, standing
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
 
@@ -49,21 +49,20 @@ def long_apgd(
     """
     prepare(view, x, y, steps=steps)
     point = threat.random_start(x, make_generator(x.device, seed, "start"))
-    average, ends, images = torch.zeros_like(x), point.clone(), torch.arange(len(x), device=x.device)
-    looks, stands = parts(steps, LOOKS), standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop"))
+    average, looks = torch.zeros_like(x), parts(steps, LOOKS)
+    remaining = Remaining(point, standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop")))
     with view.seeded(derive_seed(seed, "view")):
         for step in range(steps):
-            gradient = loss_and_gradient(view, point, y[images], loss=loss).gradient
+            gradient = loss_and_gradient(view, point, y[remaining.images], loss=loss).gradient
             average = KEPT * average + (1 - KEPT) * _of_size_one(gradient)
             size = FIRST_STEP * threat.eps * (1 - step / steps)
-            point = threat.project(x[images], point + size * threat.ascent_direction(average))
-            ends[images] = point
-            if stands is not None and step + 1 in looks:
-                kept = stands(point, images, step)
-                point, average, images = point[kept], average[kept], images[kept]
-                if len(images) == 0:
+            point = threat.project(x[remaining.images], point + size * threat.ascent_direction(average))
+            if step + 1 in looks:
+                kept = remaining.look(point, step)
+                point, average = point[kept], average[kept]
+                if len(remaining) == 0:
                     break
-    return ends
+    return remaining.ends
 
 
 def _of_size_one(gradient: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import paired_losses, prepare
-from sap_art.attacks.stopping import LOOKS, parts, standing
+from sap_art.attacks.stopping import LOOKS, Remaining, parts, standing
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.threat import ThreatModel
 
@@ -61,29 +61,28 @@ def square(
     generator = make_generator(x.device, seed, "squares")
     start, propose = (_stripes, _flip) if threat.norm == "Linf" else (_tiles, _shift_mass)
     held = threat.project(x, x + threat.eps * start(x, generator))
-    ends, images = held.clone(), torch.arange(len(x), device=x.device)
+    remaining = Remaining(held, standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop")))
     marks, looks = parts(iterations, FINALISTS), parts(iterations, LOOKS)
-    stands = standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop"))
     finalists: list[Tensor] = []
     for iteration in range(iterations):
-        origin, labels = x[images], y[images]
+        origin, labels = x[remaining.images], y[remaining.images]
         side = _side(x, share=_share(iteration, iterations))
         proposed = threat.project(origin, origin + threat.eps * propose((held - origin) / threat.eps, side, generator))
         fresh = derive_seed(seed, "pair", iteration)
         new, old = paired_losses(view, (proposed, held), labels, loss="margin", seed=fresh)
         better = new > old
         held = torch.where(better[:, None, None, None], proposed, held)
-        ends[images] = held
-        finalists += [ends.clone()] * marks.count(iteration + 1)
-        if stands is not None and iteration + 1 in looks:
-            kept = stands(held, images, iteration)
-            held, images = held[kept], images[kept]
-            if len(images) == 0:
-                return ends
-    last = [point[images] for point in finalists]
-    losses = paired_losses(view, last, y[images], loss="margin", seed=derive_seed(seed, "last"))
-    ends[images] = torch.stack(last)[losses.argmax(0), torch.arange(len(images), device=x.device)]
-    return ends
+        if iteration + 1 in marks:
+            remaining.hold(held)
+            finalists.append(remaining.ends.clone())
+        if iteration + 1 in looks:
+            held = held[remaining.look(held, iteration)]
+            if len(remaining) == 0:
+                return remaining.ends
+    last = [point[remaining.images] for point in finalists]
+    losses = paired_losses(view, last, y[remaining.images], loss="margin", seed=derive_seed(seed, "last"))
+    remaining.hold(torch.stack(last)[losses.argmax(0), torch.arange(len(remaining), device=x.device)])
+    return remaining.ends
 
 
 def _share(iteration: int, iterations: int) -> float:
