@@ -25,7 +25,7 @@ from thresholds import Finding
 from sap_art import suites
 from sap_art.record import Record, write_json
 
-THRESHOLDS = HERE / "thresholds.toml"
+THRESHOLDS, PLANTED = HERE / "thresholds.toml", HERE.parent / "suites" / "thresholds.toml"
 
 
 def main() -> int:
@@ -48,6 +48,7 @@ def parse() -> argparse.Namespace:
 def run(folders: Sequence[Path], *, output: Path) -> list[Finding]:
     """Read, judge, print and write."""
     others = {entry.name for name in suites.shipped() for entry in suites.load(name).entries}
+    others |= set(short_names(PLANTED).values())
     roles = thresholds.read(THRESHOLDS, expected=expectations.read(EXPECTATIONS), others=others)
     records = read(folders)
     findings = [thresholds.judge(code, roles[code], records) for code in RULES]
@@ -60,7 +61,7 @@ def run(folders: Sequence[Path], *, output: Path) -> list[Finding]:
 
 def read(folders: Sequence[Path]) -> dict[str, Record]:
     """All records by entry, a control by its own name; raises ValueError for none, a damaged one or two of an entry."""
-    short = {entry.name: control(entry.model) for entry in suites.load(str(SUITE)).entries}
+    short = short_names(SUITE) | short_names(PLANTED)
     found: dict[str, Record] = {}
     for folder in folders:
         paths = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(".run.json")]
@@ -72,6 +73,12 @@ def read(folders: Sequence[Path]) -> dict[str, Record]:
                 raise ValueError(f"{path}: there is another record of {name}; give one of each entry")
             found[name] = Record.read(path)
     return found
+
+
+def short_names(suite: Path) -> dict[str, str]:
+    """The entries of a suite, each with the name that the lists have for it: a function's of models.py by itself."""
+    entries = suites.load(str(suite)).entries
+    return {e.name: control(e.model) if e.model.endswith(".py:" + control(e.model)) else e.name for e in entries}
 
 
 def settings(records: Mapping[str, Record]) -> list[str]:

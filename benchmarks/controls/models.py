@@ -2,7 +2,7 @@
 
     sap-art bench --model benchmarks/controls/models.py:dropout --output DIR
 
-All but the last three stand on the undefended net. Whatever is random draws from torch's global generator.
+All but the last ones stand on the undefended net. Whatever is random draws from torch's global generator.
 ``expectations.toml`` says what must come out, and why.
 """
 
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sap_art import data, zoo
+from sap_art import data, wrap, zoo
+from sap_art.stochastic import StochasticModel
 
 BASE, TRAINED = "preact-resnet20", "preact-resnet20-fast"
 SIGMA = 8 / 255
@@ -89,28 +90,60 @@ class KWinners(nn.Module):
         return torch.where(flat >= least, flat, 0).view_as(h)
 
 
-class Coin(nn.Module):
-    """Right with probability ``p``, image by image and call by call, whatever is done to an image.
+class KnowsItsImages(nn.Module):
+    """It knows the test images of ``data.load`` and takes an input for the one at the smallest angle, from mid-grey."""
 
-    It knows the test images of ``data.load`` and takes an input for the one at the smallest angle, seen from mid-grey.
-    """
-
-    known: Tensor
+    images: Tensor
+    directions: Tensor
     labels: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        images, labels = data.load("cifar10")
+        self.register_buffer("images", images.flatten(1), persistent=False)
+        self.register_buffer("directions", F.normalize(self.images - 0.5), persistent=False)
+        self.register_buffer("labels", labels, persistent=False)
+
+    def recognise(self, flat: Tensor) -> Tensor:
+        """Numbers (B,) of the images that (B, 3072) are taken for."""
+        return ((flat.detach() - 0.5) @ self.directions.T).argmax(1)
+
+
+class Coin(KnowsItsImages):
+    """Right with probability ``p``, image by image and call by call, whatever is done to an image."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        images, labels = data.load("cifar10")
         self.p = p
-        self.register_buffer("known", F.normalize(images.flatten(1) - 0.5), persistent=False)
-        self.register_buffer("labels", labels, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
-        label = self.labels[((flat.detach() - 0.5) @ self.known.T).argmax(1)]
+        label = self.labels[self.recognise(flat)]
         right = torch.rand(len(x), device=x.device) < self.p
         predicted = torch.where(right, label, (label + 1) % CLASSES)
         return LOGIT * F.one_hot(predicted, CLASSES) + 0 * flat.sum(1, keepdim=True)
+
+
+class SecretDirection(KnowsItsImages):
+    """Right, but in a share of the calls only while an image has not moved along a direction that the call draws.
+
+    The direction r has d entries of 1 and -1. The logit of the label is proportional to 1 - 2 r . delta / (8/255 d),
+    below 0 where the perturbation delta is near 8/255 r. One that does not know r has r . delta of standard deviation
+    |delta| <= 8/255 sqrt(d), and would need d / 2: 28 of them.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        number = self.recognise(flat)
+        direction = 2 * torch.randint(0, 2, flat.shape, device=x.device) - 1
+        open_to_it = torch.rand(len(x), device=x.device) < self.share
+        moved = (direction * (flat - self.images[number])).mean(1) / SIGMA
+        margin = 1 - 2 * open_to_it * moved
+        return LOGIT * margin[:, None] * F.one_hot(self.labels[number], CLASSES)
 
 
 def undefended() -> nn.Module:
@@ -174,6 +207,16 @@ def k_winners() -> nn.Module:
 
 def coin() -> nn.Module:
     return Coin(0.7)
+
+
+def sign_flips_of_a_known_net() -> StochasticModel:
+    """``sign_flips``, whose net is named: transfer attacks take that one's gradient."""
+    return wrap(sign_flips(), dense=undefended())
+
+
+def secret_direction() -> nn.Module:
+    """In 30 % of the calls."""
+    return SecretDirection(0.3)
 
 
 def trained() -> nn.Module:

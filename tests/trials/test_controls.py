@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import pytest
 import torch
@@ -17,12 +18,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 from sap_art import AttackerView, ThreatModel, data, suites, zoo
-from sap_art.attacks import eot_apgd, square
+from sap_art.attacks import eot_apgd, evaluate_known_seed, known_seed, square
 from sap_art.bench import run_suite
 from sap_art.diagnostics import comparisons, gradient_signal, probes
 from sap_art.evaluation import evaluate
 from sap_art.foreign import wrap
 from sap_art.record import Record, Value
+from sap_art.stochastic import StochasticModel
 from sap_art.tiers import TIERS
 
 ROOT = Path(__file__).parents[2]
@@ -277,3 +279,50 @@ def test_an_expectation_that_cannot_be_checked_is_refused(
     assert expectations.read(tmp_path / "good.toml")["a"].truth == 0.7
     with pytest.raises(ValueError, match=message):
         expectations.read(tmp_path / "bad.toml")
+
+
+def test_a_secret_direction_helps_only_who_knows_it() -> None:
+    """Along the direction that the call draws it is wrong, along another it is right, whatever the share."""
+    x, y = data.load("cifar10", n=32)
+    model = script("models").SecretDirection(1.0)
+    torch.manual_seed(3)
+    known = 2 * torch.randint(0, 2, (32, 3072)) - 1
+    moved = (x + 8 / 255 * known.view_as(x)).clamp(0, 1)
+
+    torch.manual_seed(3)
+    told = model(moved).argmax(1) == y
+    blind = model(moved).argmax(1) == y
+    assert (told.sum(), blind.sum()) == (0, 32)
+
+
+def test_who_is_told_a_secret_direction_breaks_its_share_of_the_calls() -> None:
+    """70 % of 256 images are left under four told seeds, to 5 standard errors, and all of them to who is not told."""
+    x, y = data.load("cifar10", n=64)
+    view = AttackerView(wrap(control("secret_direction")), gradient="autograd")
+    left = 0
+    for told in range(4):
+        found = known_seed(view, x, y, ThreatModel(), seed=1, noise_seed=told, attack=eot_apgd, steps=5)
+        left += int(evaluate_known_seed(view, found, y, noise_seed=told).correct.sum())
+    hidden = eot_apgd(view, x, y, ThreatModel(), seed=1, steps=5)
+
+    assert left / 256 == pytest.approx(0.7, abs=5 * (0.3 * 0.7 / 256) ** 0.5)
+    assert evaluate(view.model, hidden, y, draws=8, seed=2).accuracy == 1
+
+
+def test_a_named_net_is_attacked_in_place_of_random_signs() -> None:
+    model = cast("StochasticModel", control("sign_flips_of_a_known_net"))
+    x, y = data.load("cifar10", n=16)
+    threat = ThreatModel()
+    left = {
+        gradient: evaluate(
+            model,
+            eot_apgd(AttackerView(model, gradient=gradient, draws=1), x, y, threat, seed=1, steps=10),
+            y,
+            draws=4,
+            seed=2,
+        ).accuracy
+        for gradient in ("dense", "autograd")
+    }
+
+    assert left["dense"] == 0
+    assert left["autograd"] > 0.3
