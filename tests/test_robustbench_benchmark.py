@@ -6,6 +6,7 @@ import copy
 import importlib
 import logging
 import pickle
+import re
 import sys
 import threading
 import warnings
@@ -19,10 +20,10 @@ import torch
 from test_attacks_query import global_states
 from torch import Tensor, nn
 
-from sap_art import SAP, DefendedModel, data, wrap
+from sap_art import SAP, DefendedModel, data, wrap, zoo
 from sap_art.attacks.isolation import isolated
 from sap_art.integrations import robustbench as bridge
-from sap_art.integrations.robustbench import BenchmarkResult, benchmark, benchmarking, repaired
+from sap_art.integrations.robustbench import BenchmarkResult, benchmark, benchmarking, loading, repaired
 from sap_art.integrations.robustbench import repairs as mended
 from sap_art.integrations.robustbench.repairs import IMAGES, REPAIRS
 
@@ -380,3 +381,27 @@ def test_a_missing_package_is_named_before_the_work(monkeypatch: pytest.MonkeyPa
 def test_the_public_names() -> None:
     """Where the contract says they are."""
     assert all(callable(getattr(bridge, name)) for name in ("register", "load_model", "benchmark", "export"))
+
+
+def test_the_readme_s_lines_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the bundled net, for a checkpoint of the zoo is not there: what RobustBench prints is what comes back."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## With RobustBench\n")[2].partition("\n## ")[0]
+    example = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    asked: list[str] = []
+
+    def load_model(name: str) -> nn.Module:
+        asked.append(name)
+        return zoo.load("preact-resnet20")
+
+    monkeypatch.setattr(bridge, "load_model", load_model)
+    assert example is not None
+    names: dict[str, Any] = {}
+    exec(compile(example[1], "README.md", "exec"), names)
+
+    policy, zoo_id = loading._parsed(asked[0])  # pyright: ignore[reportPrivateUsage]
+    with repaired():
+        assert zoo_id in loading._zoo()  # pyright: ignore[reportPrivateUsage]
+    assert (policy, names["robust"]) == (SAP(100), 0)
+    assert f"Clean accuracy: {names['clean']:.2%}" in capsys.readouterr().out
+    assert len(section.strip().splitlines()) <= 15
