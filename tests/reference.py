@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sap_art.kernels.rows import Row, poisson
+from sap_art.kernels.streams import Row, poisson
 from sap_art.policies import SAP, Affine
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from sap_art import process
 from sap_art.kernels import compiled, describe, lanes, plain, threads
-from sap_art.kernels.rows import Row, poisson
+from sap_art.kernels.streams import Row, poisson
 from sap_art.sampling import METHODS, prune
 
 KEY = (np.uint32(0x1234), np.uint32(0x5678))

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sap_art.kernels.fused_numbers import ROUNDS, inverse_probability, minus_log, poisson, uniform
 from sap_art.kernels.law import exponents
 from sap_art.kernels.weights import not_finite
 from sap_art.randomness import numbering
@@ -26,7 +27,6 @@ MARGIN = 3.0
 _LANES = tl.constexpr(256)  # a tile is four times as many units: one Philox counter serves four
 _BLOCK = tl.constexpr(16)  # units that share a partial sum, for the top-up
 _FIRST_ARRIVALS, _TOP_UP, _LATER_ARRIVALS = tl.constexpr(0), tl.constexpr(1 << 30), tl.constexpr(1 << 31)
-_ROUNDS = tl.constexpr(7)
 
 
 def keep_set(h: Tensor, draws: int, generator: torch.Generator, *, method: str) -> Tensor:
@@ -68,68 +68,6 @@ def prune_gradient(h: Tensor, keep: Tensor, gradient: Tensor, draws: int, *, met
 
 
 @triton.jit
-def _minus_log(v, u):
-    """-log u from u and v = 1 - u, float32: a series for small v, else the logarithm with u's rounding undone."""
-    series = v * (1 + v * (1 / 2 + v * (1 / 3 + v * (1 / 4 + v * (1 / 5)))))
-    rounding = tl.where(v < 0.5, ((1 - u) - v) / u, 0.0)
-    return tl.where(v < 1 / 32, series, -tl.log(u) - rounding)
-
-
-@triton.jit
-def _inverse_probability(p, c, d):
-    """1 / q with 1 - q = exp(-(c p - d log(1 - p))), float32."""
-    x = c * p + d * _minus_log(p, tl.maximum(1 - p, 1e-38))
-    series = x * (1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5))))
-    return 1 / tl.maximum(tl.where(x < 1 / 16, series, 1 - tl.exp(-x)), 1.2e-38)
-
-
-@triton.jit
-def _uniform(n, purpose, image, draw, key):
-    """The n-th float64 in (0, 1) of a stream, from 64 random bits."""
-    high, low, _, _ = tl.philox(key, n.to(tl.uint32), image, purpose, draw, n_rounds=_ROUNDS)
-    return (high.to(tl.float64) + (low.to(tl.float64) + 0.5) * 2.3283064365386963e-10) * 2.3283064365386963e-10
-
-
-@triton.jit
-def _log_factorial(k):
-    """log k! by Stirling's series at k + 9, float64."""
-    z = k + 9.0
-    product = (k + 1) * (k + 2) * (k + 3) * (k + 4) * (k + 5) * (k + 6) * (k + 7) * (k + 8)
-    series = (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * z * z)) / (z * z)) / (z * z)) / z
-    return (z - 0.5) * tl.log(z) - z + 0.9189385332046727 + series - tl.log(product)
-
-
-@triton.jit
-def _poisson(mean, purpose, image, draw, key):
-    """A Poisson number, int64: products of uniforms below 10, else transformed rejection (Hörmann 1993, PTRS)."""
-    n = tl.full((), 0, tl.int64)
-    result = tl.full((), -1, tl.int64)
-    if mean < 10:
-        product = _uniform(n, purpose, image, draw, key)
-        end = tl.exp(-mean)
-        while product > end:
-            n += 1
-            product *= _uniform(n, purpose, image, draw, key)
-        result = n
-    else:
-        b = 0.931 + 2.53 * tl.sqrt(mean)
-        a = -0.059 + 0.02483 * b
-        while result < 0:
-            u = _uniform(n, purpose, image, draw, key) - 0.5
-            v = _uniform(n + 1, purpose, image, draw, key)
-            n += 2
-            distance = 0.5 - tl.abs(u)
-            count = tl.floor((2 * a / distance + b) * u + mean + 0.43)
-            inside = (distance >= 0.07) & (v <= 0.9277 - 3.6224 / (b - 2))
-            possible = (count >= 0) & ((distance >= 0.013) | (v <= distance))
-            safe = tl.maximum(count, 0.0)
-            bound = safe * tl.log(mean) - mean - _log_factorial(safe)
-            accepted = tl.log(v * (1.1239 + 1.1328 / (b - 3.4)) / (a / (distance * distance) + b)) <= bound
-            result = tl.where(inside | (possible & accepted), count.to(tl.int64), result)
-    return result
-
-
-@triton.jit
 def _sum_row(h, sums, units, blocks):
     """Running sums of |h| over blocks, stored; the row's total, float64."""
     total = tl.full((), 0, tl.float64)
@@ -151,9 +89,9 @@ def _arrive(h, out, mask, j, live, bits, total, a, b, c, d, masked: tl.constexpr
     k = (bits >> 1).to(tl.int32)
     below = (k.to(tl.float32) + 0.5) * 4.656612873077393e-10
     above = ((2147483647 - k).to(tl.float32) + 0.5) * 4.656612873077393e-10
-    slack = a * p + b * _minus_log(p, tl.maximum(1 - p, 1e-38)) - _minus_log(below, above)
+    slack = a * p + b * minus_log(p, tl.maximum(1 - p, 1e-38)) - minus_log(below, above)
     keep = live & (slack > 0)
-    tl.store(out + j, tl.where(keep, _inverse_probability(p, c, d), 0.0) * weight, mask=live)
+    tl.store(out + j, tl.where(keep, inverse_probability(p, c, d), 0.0) * weight, mask=live)
     if masked:
         tl.store(mask + j, keep.to(tl.uint8), mask=live)
     return tl.sum(keep.to(tl.int64), 0), tl.sum(tl.where(keep, slack, 0.0), 0).to(tl.float64)
@@ -166,7 +104,7 @@ def _top_up(h, out, mask, sums, units, blocks, missing, total, c, d, steps, imag
     for first in range(0, missing, _LANES):
         n = first + tl.arange(0, _LANES)
         live = n < missing
-        point = _uniform(n, _TOP_UP, image, draw, key) * end
+        point = uniform(n, _TOP_UP, image, draw, key) * end
         low, high = n * 0, n * 0 + blocks - 1
         for _ in range(steps):
             middle = (low + high) // 2
@@ -184,7 +122,7 @@ def _top_up(h, out, mask, sums, units, blocks, missing, total, c, d, steps, imag
             take = (here != 0) & ~found  # the last unit that has weight, if rounding left the point beyond all
             chosen, weight = tl.where(take, j, chosen), tl.where(take, here, weight)
             found = found | (running > rest)
-        scale = _inverse_probability(tl.abs(weight) / total, c, d)
+        scale = inverse_probability(tl.abs(weight) / total, c, d)
         tl.store(out + chosen, scale * weight, mask=live & (weight != 0))
         if masked:
             tl.store(mask + chosen, (weight != 0).to(tl.uint8), mask=live & (weight != 0))
@@ -236,7 +174,7 @@ def _draw_row(
             i = tl.arange(0, _LANES)
             counter = (start // 4 + i).to(tl.uint32)
             purpose = (attempt + _FIRST_ARRIVALS).to(tl.uint32)
-            b0, b1, b2, b3 = tl.philox(key, counter, image, purpose, draw, n_rounds=_ROUNDS)
+            b0, b1, b2, b3 = tl.philox(key, counter, image, purpose, draw, n_rounds=ROUNDS)
             for k in tl.static_range(4):
                 bits = b0 if k == 0 else (b1 if k == 1 else (b2 if k == 2 else b3))
                 place = k * lanes + i
@@ -246,7 +184,7 @@ def _draw_row(
                 later += excess
         missing += 1
         if draws > 0:
-            missing = draws - kept - _poisson(later, (attempt + _LATER_ARRIVALS).to(tl.uint32), image, draw, key)
+            missing = draws - kept - poisson(later, (attempt + _LATER_ARRIVALS).to(tl.uint32), image, draw, key)
         attempt += 1
     tl.debug_barrier()
     if missing > 0:
@@ -260,7 +198,7 @@ def _by_probability(h, mask, gradient, j, live, total, draws, c, d):
     outer = tl.load(gradient + j, mask=live, other=0).to(tl.float32)
     keep = tl.load(mask + j, mask=live, other=0) != 0
     p = tl.abs(weight) / total
-    scale = tl.where(keep, _inverse_probability(p, c, d), 0.0)
+    scale = tl.where(keep, inverse_probability(p, c, d), 0.0)
     slope = outer * weight * (scale - scale * scale) * draws
     if d > 0:
         slope = tl.where(p < 1, slope / tl.maximum(1 - p, 1e-38), 0.0)

@@ -1,4 +1,4 @@
-"""The draw of ``compiled`` row by row: sums, first arrivals, the Poisson number, the top-up."""
+"""The draw of ``compiled`` row by row: sums, first arrivals, the top-up."""
 
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportCallIssue=false
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -20,25 +20,16 @@ from sap_art.kernels.lanes import (
     i32,
     log_complement,
     one_minus_exp,
-    philox,
     prefetch,
     u32,
-    uniform,
 )
 from sap_art.kernels.law import Exponents
+from sap_art.kernels.streams import FIRST_ARRIVALS, LATER_ARRIVALS, TOP_UP, Row, fill, poisson
 from sap_art.randomness import Place
 
 TILE = 1024  # units that are worked on at a time: they stay in the first-level cache; a multiple of four
 BLOCK = 8  # units that share a partial sum, for the top-up
 LINE = 16  # units of a cache line
-_FIRST_ARRIVALS, _TOP_UP, _LATER_ARRIVALS = 0, 1 << 30, 1 << 31  # purposes; the attempt is added
-
-
-class Row(NamedTuple):
-    """What a row is to the random numbers."""
-
-    image: np.uint32
-    draw: np.uint32
 
 
 @compile_rows()
@@ -89,7 +80,7 @@ def _draw_row(
             kept, later = _arrivals_of_any(h, following, scale, law, f32(total), attempt, row, key)
         if draws == 0:
             return
-        missing = draws - kept - poisson(later, _LATER_ARRIVALS + attempt, row, key)
+        missing = draws - kept - poisson(later, LATER_ARRIVALS + attempt, row, key)
         if missing >= 0:
             _top_up(h, scale, sums, total, missing, row, key)
             return
@@ -159,7 +150,7 @@ def _make_arrivals(share: Any, minus_log_complement: Any) -> Any:
             length = min(TILE, len(h) - start)
             for j in range(start, start + length, LINE):
                 prefetch(following, j)  # memory rests while random numbers are made
-            _fill(bits, (length + 3) // 4, start // 4, _FIRST_ARRIVALS + attempt, row, key)
+            fill(bits, (length + 3) // 4, start // 4, FIRST_ARRIVALS + attempt, row, key)
             weights, scales = h[start : start + length], scale[start : start + length]
             count, excess = i32(0), f32(0)
             for i in range(length):
@@ -175,42 +166,6 @@ def _make_arrivals(share: Any, minus_log_complement: Any) -> Any:
 
 _arrivals_of_any = _make_arrivals(_divided, _minus_log_complement)
 _arrivals_of_small = _make_arrivals(_times_inverse, _minus_log_complement_of_small)
-
-
-@compile_rows()
-def _fill(bits: Any, lanes: int, start: int, purpose: int, row: Row, key: Any) -> None:
-    """Random bits from ``lanes`` counters on: their first outputs, then their second ones, and so on."""
-    b0, b1, b2, b3 = bits[:lanes], bits[lanes : 2 * lanes], bits[2 * lanes : 3 * lanes], bits[3 * lanes : 4 * lanes]
-    for i in range(lanes):
-        b0[i], b1[i], b2[i], b3[i] = philox((u32(start + i), row.image, u32(purpose), row.draw), key)
-
-
-@compile_rows()
-def poisson(mean: float, purpose: int, row: Row, key: Any) -> int:
-    """A Poisson number: by products of uniforms below 10, else by Hörmann's transformed rejection (1993, PTRS)."""
-    if mean < 10:
-        count, product, end = 0, uniform(0, purpose, row, key), math.exp(-mean)
-        while product > end:
-            count += 1
-            product *= uniform(count, purpose, row, key)
-        return count
-    b = 0.931 + 2.53 * math.sqrt(mean)
-    a = -0.059 + 0.02483 * b
-    inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
-    n = 0
-    while True:
-        u, v = uniform(n, purpose, row, key) - 0.5, uniform(n + 1, purpose, row, key)
-        n += 2
-        distance = 0.5 - abs(u)
-        count = math.floor((2 * a / distance + b) * u + mean + 0.43)
-        if distance >= 0.07 and v <= 0.9277 - 3.6224 / (b - 2):
-            return int(count)
-        if count < 0 or (distance < 0.013 and v > distance):
-            continue
-        if math.log(v * inverse_alpha / (a / distance**2 + b)) <= count * math.log(mean) - mean - math.lgamma(
-            count + 1
-        ):
-            return int(count)
 
 
 @compile_rows()
@@ -234,7 +189,7 @@ def _top_up(h: Any, scale: Any, sums: Any, total: float, missing: int, row: Row,
 @compile_rows(fastmath={"contract"})
 def _exponentials(out: Any, row: Row, key: Any) -> None:
     bits = np.empty(len(out) + 3, u32)
-    _fill(bits, (len(out) + 3) // 4, 0, _TOP_UP, row, key)
+    fill(bits, (len(out) + 3) // 4, 0, TOP_UP, row, key)
     for i in range(len(out)):
         out[i] = exponential(bits[i])
 
