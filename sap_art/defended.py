@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from sap_art import gradients
 from sap_art.kernels.weights import not_finite
 from sap_art.policies import Policy
-from sap_art.sites import DEFAULT_SITES, Site, SiteRule, SiteScope
+from sap_art.sites import CONVOLUTIONS, DEFAULT_SITES, Site, SiteRule, SiteScope
 from sap_art.stochastic import StochasticModel, draw_logits, log_mean_prob, log_vote
 
 Predictor = Literal["single", "mean_prob", "vote"]
 _REDUCE = {"mean_prob": log_mean_prob, "vote": log_vote}
+_RULES = {"activation": DEFAULT_SITES, "preactivation": CONVOLUTIONS}
+_EXCHANGE = threading.RLock()  # functional_call lends the drawn weights to the net's own modules while it runs
 
 
 class DefendedModel(StochasticModel):
-    """``net`` with ``policy`` applied after each activation, within ``forward`` only: the net itself is not changed.
+    """``net`` with ``policy`` applied at its sites, within ``forward`` only: the net itself is not changed.
+
+    Sites are its activations, its convolutions' outputs (``where`` of the policy is ``preactivation``) or its weight
+    tensors (``weight``): the parameters of two axes or more, which leaves out biases and normalisation. One draw of the
+    weights is shared by all images of a forward pass, and its gradient for the images is the same for all estimators.
+    Threads take turns at drawn weights; one that calls the net by itself meanwhile may meet them.
 
     Args:
         net: deterministic (B, 3, H, W) in [0, 1] -> (B, C) logits; two models may share it.
@@ -28,11 +37,11 @@ class DefendedModel(StochasticModel):
         draws: K, the draws of one prediction; 1 for ``single``.
         seed: of the model's own generator; None takes one from the operating system.
         gradient: estimator of the backward pass: ``bpda``, ``frozen`` or ``autograd``; never changes the value.
-        sites: which activations, if the default rule does not fit the net.
+        sites: which activations, if the default rule for ``where`` does not fit the net; not for weights.
 
     Raises:
-        ValueError: unknown predictor or estimator, draws that do not fit the predictor, and in ``forward`` a net in
-            which no activation was met.
+        ValueError: unknown predictor or estimator, draws that do not fit the predictor, sites for weights, and in
+            ``forward`` a net in which no site was met.
     """
 
     def __init__(
@@ -44,9 +53,11 @@ class DefendedModel(StochasticModel):
         draws: int = 1,
         seed: int | None = None,
         gradient: str = "bpda",
-        sites: SiteRule = DEFAULT_SITES,
+        sites: SiteRule | None = None,
     ) -> None:
-        _check(policy, predictor, draws=draws, gradient=gradient)
+        _check(predictor, draws=draws, gradient=gradient)
+        if policy.where == "weight" and sites is not None:
+            raise ValueError(f"sites are activations, but {policy.spec} acts on the weights: leave them out")
         super().__init__(seed=seed, per_example=policy.per_example)
         self.net = net
         self.policy = policy
@@ -67,7 +78,7 @@ class DefendedModel(StochasticModel):
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The activations met by the last forward pass, in order of the calls.
+        """The activations met by the last forward pass, in order of the calls, or the weight tensors it has drawn.
 
         Raises:
             RuntimeError: before the first forward pass.
@@ -85,29 +96,49 @@ class DefendedModel(StochasticModel):
         return _REDUCE[self.predictor](draw_logits(self, x, self.draws))
 
     def _pass(self, x: Tensor, gradient: str) -> Tensor:
+        with self.noise.call():
+            run = self._with_drawn_weights if self.policy.where == "weight" else self._with_drawn_maps
+            logits, sites = run(x, gradient)
+        if torch.isnan(logits).any():  # a GPU is not asked after each layer
+            raise not_finite()
+        self._sites = sites
+        return logits
+
+    def _with_drawn_maps(self, x: Tensor, gradient: str) -> tuple[Tensor, tuple[Site, ...]]:
         def visit(h: Tensor, site: Site) -> Tensor:
             generator = self.noise.stream(h.device, site.index, rows=len(h), batch=len(x))
             return gradients.apply(h, self.policy, generator, estimator=gradient)
 
-        with self.noise.call(), SiteScope(self.net, self.rule, visit) as scope:
+        with SiteScope(self.net, self.rule or _RULES[self.policy.where], visit) as scope:
             logits = cast(Tensor, self.net(x))
         if not scope.sites:
             raise ValueError(
-                f"no activation was met in {type(self.net).__name__}, so {self.policy.spec} would defend nothing; "
-                "name its activations with sites=DEFAULT_SITES.extended(...)"
+                f"no {self.policy.where} was met in {type(self.net).__name__}, so {self.policy.spec} would defend "
+                "nothing; name its activations with sites=DEFAULT_SITES.extended(...)"
             )
-        if torch.isnan(logits).any():  # a GPU is not asked after each layer
-            raise not_finite()
-        self._sites = scope.sites
-        return logits
+        return logits, scope.sites
+
+    def _with_drawn_weights(self, x: Tensor, gradient: str) -> tuple[Tensor, tuple[Site, ...]]:
+        with _EXCHANGE:
+            weights = {name: w for name, w in self.net.named_parameters() if w.ndim > 1}
+            if not weights:
+                raise ValueError(
+                    f"no weight tensor of two axes or more in {type(self.net).__name__}, so {self.policy.spec} would "
+                    "defend nothing"
+                )
+            sites = tuple(Site(i, name, tuple(w.shape)) for i, (name, w) in enumerate(weights.items()))
+            drawn = {site.name: self._draw(weights[site.name], site, gradient) for site in sites}
+            return cast(Tensor, functional_call(self.net, drawn, (x,))), sites
+
+    def _draw(self, w: Tensor, site: Site, gradient: str) -> Tensor:
+        generator = self.noise.shared_stream(w.device, site.index)
+        return gradients.apply(w, self.policy, generator, estimator=gradient)
 
     def extra_repr(self) -> str:
         return f"policy={self.policy.spec}, predictor={self.predictor}, draws={self.draws}, gradient={self.gradient}"
 
 
-def _check(policy: Policy, predictor: str, *, draws: int, gradient: str) -> None:
-    if policy.where != "activation":
-        raise ValueError(f"DefendedModel applies policies to activations, {policy.spec} acts on the {policy.where}")
+def _check(predictor: str, *, draws: int, gradient: str) -> None:
     if predictor not in ("single", *_REDUCE):
         raise ValueError(f"unknown predictor {predictor!r}; known: single, {', '.join(_REDUCE)}")
     if draws < 1 or (predictor == "single" and draws != 1):

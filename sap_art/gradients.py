@@ -1,8 +1,10 @@
 """Gradient estimators through one random draw: what the attacker's backward pass sees.
 
 All three give the value ``h * scale + shift``. For one SAP layer ``bpda`` is exactly the gradient of the expected
-output, ``frozen`` is unbiased for it with variance 1/q - 1, and ``autograd`` is biased. The fourth estimator,
-``dense``, is not an expression: it runs the net without the policy.
+output, ``frozen`` is unbiased for it with variance 1/q - 1, and ``autograd`` is biased. Where scale and shift do not
+depend on h (noise, dropout) ``autograd`` is ``frozen``, and where nothing is scaled all three are the identity. Of a
+policy on weights h is the weight tensor, and no estimator changes the gradient of the images: it is that of the drawn
+net. The fourth estimator, ``dense``, is not an expression: it runs the net without the policy.
 """
 
 from __future__ import annotations

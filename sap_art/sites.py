@@ -44,7 +44,10 @@ from torch.overrides import (
 
 @dataclass(frozen=True)
 class Site:
-    """One call of one activation: its place in call order, its name, the shape of one image's output."""
+    """One call of one activation: its place in call order, its name, the shape of one image's output.
+
+    Where weights are drawn, one weight tensor: its place in the net's order, its name, its shape.
+    """
 
     index: int
     name: str
@@ -108,6 +111,13 @@ DEFAULT_SITES = SiteRule(
         *("CbamModule", "LightCbamModule", "SelectiveKernelAttn"),
     ),
 )
+
+CONVOLUTIONS = SiteRule(
+    activations=(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    functions=(F.conv1d, F.conv2d, F.conv3d),
+    gates=DEFAULT_SITES.gates,
+)
+"""Outputs of convolutions in the place of activations, for what acts before normalisation and ReLU."""
 
 
 class _Thread(threading.local):

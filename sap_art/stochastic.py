@@ -93,6 +93,13 @@ class NoiseSource:
             device, Place(0, 0, max(1, rows)), self._scope.call, *labels, "rows", place.draw, place.image
         )
 
+    def shared_stream(self, device: torch.device, *labels: object) -> Stream:
+        """The random numbers of what all images of a draw share, such as a weight tensor; only within a call."""
+        if self._scope.call is None:
+            raise RuntimeError("noise is drawn within NoiseSource.call(): open one first")
+        draw = self._scope.place.draw if self._scope.place else 0
+        return make_stream(device, Place(draw, 0, 1), self._scope.call, *labels)
+
     @contextmanager
     def fixed(self) -> Generator[None]:
         """Within, every call has the same random numbers; two such scopes differ."""

@@ -1,9 +1,10 @@
-"""Random numbers for ``plain``: on a CPU numpy's, which belong to a row; elsewhere the generator's, in order."""
+"""Random numbers for ``plain`` and for noise: on a CPU numpy's, which belong to a row; elsewhere the generator's."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from sap_art.randomness import Place, numbering, spawn_generator
 
-_TOP_UP, _LATER_ARRIVALS = 1 << 20, 1 << 21  # purposes; the attempt is added, first arrivals have its number alone
+# Purposes; the attempt is added, first arrivals have its number alone.
+_TOP_UP, _LATER_ARRIVALS, _ELEMENTS = 1 << 20, 1 << 21, 1 << 22
 
 
 class Numbers(Protocol):
@@ -33,6 +35,30 @@ class Numbers(Protocol):
 def numbers_for(h: Tensor, generator: torch.Generator) -> Numbers:
     """The random numbers of a draw for the rows of h (B, N)."""
     return RowNumbers(*numbering(generator, len(h))) if h.device.type == "cpu" else DeviceNumbers(generator)
+
+
+def uniform_like(h: Tensor, generator: torch.Generator) -> Tensor:
+    """A number in [0, 1) for each element of h: (B, ...) -> (B, ...), float32 or wider."""
+    return _elements(h, generator, "uniform")
+
+
+def normal_like(h: Tensor, generator: torch.Generator) -> Tensor:
+    """A standard normal number for each element of h: (B, ...) -> (B, ...), float32 or wider."""
+    return _elements(h, generator, "normal")
+
+
+def _elements(h: Tensor, generator: torch.Generator, law: Literal["uniform", "normal"]) -> Tensor:
+    kind = torch.promote_types(h.dtype, torch.float32)
+    if h.device.type != "cpu":
+        draw = torch.rand if law == "uniform" else torch.randn
+        return draw(h.shape, generator=generator, dtype=kind, device=h.device)
+    out = torch.empty(len(h), math.prod(h.shape[1:]), dtype=kind, device="cpu")
+    numbers, rows = RowNumbers(*numbering(generator, len(h))), out.numpy()
+    for i, row in enumerate(rows):
+        source = numbers.elements(i)
+        fill = source.random if law == "uniform" else source.standard_normal
+        fill(out=row, dtype=row.dtype.type)
+    return out.view(h.shape)
 
 
 class RowNumbers:
@@ -70,6 +96,11 @@ class RowNumbers:
             self._start(row, _TOP_UP)
             parts.append(np.sort(self._generator.random(count)))
         return torch.from_numpy(np.concatenate(parts))
+
+    def elements(self, row: int) -> np.random.Generator:
+        """A source of numbers for the elements of a row, until another row is asked for."""
+        self._start(row, _ELEMENTS)
+        return self._generator
 
     def _start(self, row: int, purpose: int) -> None:
         """Go to where a row's numbers for a purpose begin; the first outputs after a seed are thrown away."""

@@ -1,7 +1,8 @@
-"""What a policy is: one random draw for a tensor, expressed as ``out = h * scale + shift``."""
+"""What a policy is: one random draw, for an activation as ``out = h * scale + shift``, for a weight tensor in whole."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -26,12 +27,12 @@ class Policy(Protocol):
 
     @property
     def where(self) -> Where:
-        """What the policy acts on."""
+        """What the policy acts on: outputs of activations or of convolutions (B, ...), or weight tensors."""
         ...
 
     @property
     def per_example(self) -> bool:
-        """Whether each image of a batch gets a draw of its own."""
+        """Whether each image of a batch gets a draw of its own; never where weights are drawn."""
         ...
 
     @property
@@ -39,10 +40,44 @@ class Policy(Protocol):
         """The policy as text, as read by ``parse_policy``: ``sap:100``."""
         ...
 
-    def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
+    def __call__(self, h: Tensor, generator: torch.Generator, /, *, held: bool = False) -> Tensor:
+        """One draw in h's shape and dtype; with ``held``, what it multiplies and adds is constant to the gradient."""
+        ...
+
+
+class ActivationPolicy(Policy, Protocol):
+    """A policy for ``activation`` or ``preactivation``: ``policy(h, generator)`` is ``draw(h, generator)(h)``."""
+
+    def draw(self, h: Tensor, generator: torch.Generator, /) -> Affine:
         """One draw for ``h`` (B, ...)."""
         ...
 
-    def __call__(self, h: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
-        """``draw(h, generator)(h)`` in h's dtype; with ``held``, scale and shift are constants to the gradient."""
+
+class WeightPolicy(Policy, Protocol):
+    """A policy for ``weight``: ``policy(w, generator)`` is ``draw(w, generator)``, for one weight tensor at a time."""
+
+    def draw(self, w: Tensor, generator: torch.Generator, /) -> Tensor:
+        """One draw of the tensor ``w``, of any shape."""
         ...
+
+
+def require_above_zero(name: str, value: float) -> None:
+    """Raise ValueError unless ``value`` is a finite number above 0; ``name`` says whose it is."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def require_activations(h: Tensor) -> None:
+    """Raise ValueError unless ``h`` is floating and (B, ...) with two axes or more."""
+    if h.ndim < 2 or not h.is_floating_point():
+        raise ValueError(f"activations must be floating (B, ...) of two axes or more, got {h.dtype} {tuple(h.shape)}")
+
+
+def as_text(value: float) -> str:
+    """A number as specs have it: the shortest text that reads back the same.
+
+    >>> as_text(100.0), as_text(0.1234567891)
+    ('100', '0.1234567891')
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))

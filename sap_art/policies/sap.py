@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from sap_art import kernels, sampling
 from sap_art.kernels.weights import widen
-from sap_art.policies.base import Affine, Where
+from sap_art.policies.base import Affine, Where, as_text, require_above_zero, require_activations
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class SAP:
     kernel: str = "auto"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.percent) and self.percent > 0):
-            raise ValueError(f"SAP's percent must be a finite number above 0, got {self.percent}")
+        require_above_zero("SAP's percent", self.percent)
         sampling.check_method(self.sampler)
         kernels.check_kernel(self.kernel)
 
@@ -57,7 +56,7 @@ class SAP:
         options = [self.sampler, self.kernel]
         while options and options[-1] in ("multinomial", "auto"):
             options.pop()
-        return ":".join(["sap", f"{self.percent:g}", *options])
+        return ":".join(["sap", as_text(self.percent), *options])
 
     def draws(self, units: int) -> int:
         """r, the number of draws with replacement for an activation map of ``units`` elements."""
@@ -86,7 +85,7 @@ class SAP:
 
         In one go: of the draw itself the backward pass keeps the mask alone. ``held`` takes 1 / q for a constant.
         """
-        _require_activations(h)
+        require_activations(h)
         if torch.is_grad_enabled() and h.requires_grad:
             return cast(Tensor, _Prune.apply(h, self, generator, held))
         return self.prune(h, generator)
@@ -126,10 +125,5 @@ class _Prune(torch.autograd.Function):
 
 def _weights(h: Tensor) -> Tensor:
     """|h| as rows: (B, ...) -> (B, N), float32 or wider."""
-    _require_activations(h)
+    require_activations(h)
     return widen(h).abs().flatten(1)
-
-
-def _require_activations(h: Tensor) -> None:
-    if h.ndim < 2 or not h.is_floating_point():
-        raise ValueError(f"activations must be floating (B, ...) of two axes or more, got {h.dtype} {tuple(h.shape)}")

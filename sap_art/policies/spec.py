@@ -1,11 +1,40 @@
-"""Policies as text, for suites and the command line: ``sap:100``, ``sap:50:bernoulli``."""
+"""Policies as text, for suites and the command line: ``sap:100``, ``sap:50:bernoulli``, ``rna:0.1``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+from sap_art.policies.athalye import AthalyeSAP
 from sap_art.policies.base import Policy
+from sap_art.policies.dropout import DRO
+from sap_art.policies.noise import RNA, RSA
 from sap_art.policies.sap import SAP
+from sap_art.policies.weights import DWP, RNW, RSW, SWP
+
+
+class _Form(NamedTuple):
+    """What is written after a policy's name: a number, which is called ``value``, then ``options`` as they are."""
+
+    make: Callable[..., Policy]
+    value: str
+    options: tuple[str, ...] = ()
+
+
+_FORMS = {
+    "athalye": _Form(AthalyeSAP, "PERCENT"),
+    "dro": _Form(DRO, "RATE"),
+    "dwp": _Form(DWP, "PERCENT"),
+    "rna": _Form(RNA, "SD"),
+    "rnw": _Form(RNW, "SD"),
+    "rsa": _Form(RSA, "SD"),
+    "rsw": _Form(RSW, "SD"),
+    "sap": _Form(SAP, "PERCENT", ("SAMPLER", "KERNEL")),
+    "swp": _Form(SWP, "PERCENT", ("SAMPLER", "KERNEL")),
+}
+
+NAMES = tuple(_FORMS)
+"""Names of all policies, as specs begin."""
 
 
 def parse_policy(spec: str) -> Policy:
@@ -18,19 +47,18 @@ def parse_policy(spec: str) -> Policy:
         ValueError: unknown name, a value that is not a number, or one that the policy refuses.
     """
     name, *arguments = spec.split(":")
-    if name not in _PARSERS:
-        raise ValueError(f"unknown policy {spec!r}; known: {', '.join(sorted(_PARSERS))} (for example sap:100)")
-    return _PARSERS[name](spec, arguments)
-
-
-def _parse_sap(spec: str, arguments: list[str]) -> Policy:
-    if len(arguments) not in (1, 2, 3):
-        raise ValueError(f"policy {spec!r} must be sap:PERCENT, sap:PERCENT:SAMPLER or sap:PERCENT:SAMPLER:KERNEL")
+    if name not in _FORMS:
+        raise ValueError(f"unknown policy {spec!r}; known: {', '.join(NAMES)} (for example sap:100)")
+    form = _FORMS[name]
+    if not 1 <= len(arguments) <= 1 + len(form.options):
+        raise ValueError(f"policy {spec!r} must be {_usage(name, form)}")
     try:
-        percent = float(arguments[0])
+        value = float(arguments[0])
     except ValueError as error:
         raise ValueError(f"policy {spec!r}: {arguments[0]!r} is not a number") from error
-    return SAP(percent, *arguments[1:])
+    return form.make(value, *arguments[1:])
 
 
-_PARSERS: dict[str, Callable[[str, list[str]], Policy]] = {"sap": _parse_sap}
+def _usage(name: str, form: _Form) -> str:
+    forms = [":".join([name, form.value, *form.options[:n]]) for n in range(len(form.options) + 1)]
+    return " or ".join(part for part in (", ".join(forms[:-1]), forms[-1]) if part)
