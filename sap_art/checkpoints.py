@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ def train_and_save(
 ) -> Path:
     """``sap-art train``: train on CIFAR-10, measure on all test images, write ``output/<checkpoint_name>.safetensors``.
 
+    Another number of epochs than the recipe's is one cycle of the learning rate; the card has the ``schedule``, and
+    under ``instead_of`` the recipe's own.
+
     The card of an adversarially trained net also has, under ``pgd``, its accuracy under ``PGD10``: an upper bound, no
     claim of robustness, there to show the collapse that single-step training can end in (catastrophic overfitting,
     arXiv:2001.03994, section 5).
@@ -45,8 +48,8 @@ def train_and_save(
     Raises:
         ValueError: unknown architecture or recipe, no epochs, data that is not there.
     """
-    recipe = recipe_named(recipe_name)
-    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+    named = recipe_named(recipe_name)
+    recipe = named if epochs is None else named.over(epochs)
     require_device(device)
     checkpoint = output / f"{checkpoint_name(architecture, recipe_name)}.safetensors"
     if checkpoint.exists() and not (output / "state.pt").exists():
@@ -57,6 +60,7 @@ def train_and_save(
     card = {
         "architecture": architecture,
         "recipe": {"name": recipe_name, **recipe.settings()},
+        "schedule": recipe.schedule,
         "dataset": "cifar10",
         "train_images": len(images[1]),
         "seed": seed,
@@ -65,7 +69,9 @@ def train_and_save(
         "torch": torch.__version__,
         "machine": platform.machine() if device == "cpu" else torch.cuda.get_device_name(device),
     }
-    if recipe.attack is not None:
+    if recipe != named:
+        card["instead_of"] = {"epochs": named.epochs, "schedule": named.schedule}
+    if recipe.attack is not None or recipe.mixture is not None:
         attacked = pgd_images(net, test, PGD10, seed=seed, device=device), test[1]
         card["pgd"] = {**asdict(PGD10), "accuracy": accuracy(net, attacked, device=device), "images": len(test[1])}
     return save_checkpoint(net, card, checkpoint)

@@ -114,10 +114,13 @@ def forecast(
 def train(
     arch: Annotated[str, typer.Option(help="Architecture, such as preact-resnet20.")],
     output: Annotated[Path, typer.Option(help="Folder for the checkpoint, its card and the state to resume from.")],
-    recipe: Annotated[str, typer.Option(help="standard, or adversarial: fast (FGSM), madry (PGD).")] = "standard",
+    recipe: Annotated[
+        str,
+        typer.Option(help="standard; the paper's: paper, dropout:RATE, adv; beyond it: fast (FGSM), madry (PGD)."),
+    ] = "standard",
     data: Annotated[str | None, typer.Option(help="Folder with the training set; else SAP_ART_DATA.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation and attacks.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's; one cycle of the rate.")] = None,
+    seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation, dropout and attacks.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> int:
     """Train a net and write its checkpoint with a card; interrupted, the same command goes on."""

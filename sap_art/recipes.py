@@ -1,10 +1,10 @@
-"""How nets are trained: recipes by name, and the attack that adversarial training makes on each batch."""
+"""How nets are trained: recipes by name, and the attacks that adversarial training makes on each batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -39,11 +39,48 @@ class Attack:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """FGSM on a share of each batch, made by the net as the epoch before left it; the first epoch has none before it.
+
+    Args:
+        eps: lambda, the length of the step in each pixel, in units of the pixel range, above 0.
+        share: of the batch that is attacked, in (0, 1]; the rest stays clean.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    eps: float
+    share: float
+
+    def __post_init__(self) -> None:
+        ThreatModel("Linf", self.eps)
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be above 0 and at most 1, got {self.share}")
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A learning rate that is multiplied by ``factor`` once each number of epochs in ``after`` is done."""
+
+    factor: float
+    after: tuple[int, ...]
+
+    def scale(self, epochs: float) -> float:
+        """What the rate is multiplied by when so many epochs are done."""
+        return self.factor ** sum(epochs >= end for end in self.after)
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum and a one-cycle rate on randomly cropped and flipped images.
+    """SGD on randomly cropped and flipped images: one cycle of the rate with Nesterov momentum, or steps of ``decay``.
 
     With an ``attack``, adversarial training: each batch is attacked as the net stands then, and the net learns from
-    the attacked images alone.
+    the attacked images alone; with a ``mixture`` it learns from clean and attacked ones together. ``decay`` goes with
+    plain momentum and starts at ``peak_rate``. ``dropout`` is the rate of dropout after each activation, in training.
+
+    Raises:
+        ValueError: an attack and a mixture.
     """
 
     epochs: int
@@ -52,15 +89,40 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     attack: Attack | None = None
+    decay: Decay | None = None
+    dropout: float | None = None
+    mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        if self.attack is not None and self.mixture is not None:
+            raise ValueError("a recipe has an attack on all images or a mixture, not both")
+
+    @property
+    def schedule(self) -> str:
+        """What becomes of the learning rate: ``one-cycle`` or ``step-decay``."""
+        return "one-cycle" if self.decay is None else "step-decay"
+
+    def over(self, epochs: int) -> Recipe:
+        """The recipe in another number of epochs, where steps of the rate mean nothing: one cycle instead."""
+        return self if epochs == self.epochs else replace(self, epochs=epochs, decay=None)
 
     def settings(self) -> dict[str, Any]:
-        """All fields as plain numbers, as cards and states have them; ``attack`` only where there is one."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """All fields as plain numbers and lists, as cards and states have them; what there is none of is left out."""
+        plain = asdict(self)
+        if self.decay is not None:
+            plain["decay"]["after"] = list(self.decay.after)
+        return {name: value for name, value in plain.items() if value is not None}
 
 
 EPS = 8 / 255
+_PRINTED = Recipe(epochs=150, batch_size=512, peak_rate=0.5, weight_decay=1e-4, decay=Decay(0.1, (100, 130)))
 RECIPES = {
     "standard": Recipe(epochs=60),
+    # The dense net and ADV as Dhillon et al. 2018 print them, arXiv:1803.01442.
+    "paper": _PRINTED,
+    "adv": replace(
+        _PRINTED, epochs=100, decay=Decay(0.5, tuple(range(10, 100, 10))), mixture=Mixture(2 / 255, share=0.2)
+    ),
     # FGSM with a random start and a step of 1.25 eps: Wong, Rice & Kolter 2020, arXiv:2001.03994.
     "fast": Recipe(epochs=24, attack=Attack(EPS, step=1.25 * EPS, steps=1)),
     # PGD with 7 steps of 2/255: Madry et al. 2018, arXiv:1706.06083, section 5.
@@ -68,20 +130,44 @@ RECIPES = {
 }
 
 
+def dropout_recipe(rate: float) -> Recipe:
+    """The paper's nets that are trained with dropout: 250 epochs, a rate of .5 that falls four times to a tenth.
+
+    Raises:
+        ValueError: a rate not between 0 and 1.
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"the rate of dropout must be a number between 0 and 1, both left out, got {rate}")
+    return replace(_PRINTED, epochs=250, decay=Decay(0.1, (100, 150, 190, 220)), dropout=rate)
+
+
 def recipe_named(name: str) -> Recipe:
-    """The recipe of that name; raises ValueError for a name that is not in ``RECIPES``."""
+    """The recipe of that name: one of ``RECIPES``, or ``dropout:RATE``.
+
+    >>> recipe_named("dropout:0.1").dropout
+    0.1
+
+    Raises:
+        ValueError: a name that is neither, a rate that is none.
+    """
+    if name.partition(":")[0] == "dropout":
+        try:
+            rate = float(name.partition(":")[2])
+        except ValueError as error:
+            raise ValueError(f"recipe {name!r} must be dropout:RATE, for example dropout:0.1") from error
+        return dropout_recipe(rate)
     if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}, dropout:RATE")
     return RECIPES[name]
 
 
 def checkpoint_name(architecture: str, recipe: str) -> str:
     """What the zoo calls a net: its architecture, followed by the recipe unless that is ``standard``.
 
-    >>> checkpoint_name("preact-resnet20", "standard"), checkpoint_name("preact-resnet20", "fast")
-    ('preact-resnet20', 'preact-resnet20-fast')
+    >>> checkpoint_name("preact-resnet20", "standard"), checkpoint_name("preact-resnet20", "dropout:0.1")
+    ('preact-resnet20', 'preact-resnet20-dropout-0.1')
     """
-    return architecture if recipe == "standard" else f"{architecture}-{recipe}"
+    return architecture if recipe == "standard" else f"{architecture}-{recipe.replace(':', '-')}"
 
 
 def perturb(x: Tensor, attack: Attack, *, loss: Callable[[Tensor], Tensor], generator: torch.Generator) -> Tensor:
@@ -98,9 +184,23 @@ def perturb(x: Tensor, attack: Attack, *, loss: Callable[[Tensor], Tensor], gene
     threat = ThreatModel("Linf", attack.eps)
     point = threat.random_start(x, generator)
     for _ in range(attack.steps):
-        point = point.requires_grad_()
-        gradient = torch.autograd.grad(loss(point), point)[0]
-        if not torch.isfinite(gradient).all():
-            raise FloatingPointError("the gradient of the loss is NaN or inf: the net has diverged")
-        point = threat.project(x, point.detach() + attack.step * threat.ascent_direction(gradient))
+        point = threat.project(x, point + attack.step * _direction(point, loss))
     return point
+
+
+def fgsm(x: Tensor, eps: float, *, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """One step of eps in the direction of sign(grad loss(x)), clipped to [0, 1]: (B, ...) -> (B, ...).
+
+    The paper's lambda sign(grad J), lambda = eps; ``loss``, parameters and errors as for ``perturb``.
+    """
+    threat = ThreatModel("Linf", eps)
+    return threat.project(x, x + eps * _direction(x, loss))
+
+
+def _direction(point: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """The sign of the gradient of ``loss`` at ``point``."""
+    point = point.detach().requires_grad_()
+    gradient = torch.autograd.grad(loss(point), point)[0]
+    if not torch.isfinite(gradient).all():
+        raise FloatingPointError("the gradient of the loss is NaN or inf: the net has diverged")
+    return gradient.sign()

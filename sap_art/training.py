@@ -1,9 +1,10 @@
-"""Training by a recipe: steps and epochs, augmentation, and the state that an interrupted run goes on from."""
+"""Training by a recipe: steps and epochs, and the state that an interrupted run goes on from."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sap_art import data
+from sap_art.augmentation import augment, pad
+from sap_art.defended import DefendedModel
 from sap_art.networks import build, initialise
-from sap_art.randomness import make_generator
-from sap_art.recipes import Recipe, perturb
+from sap_art.policies import DRO
+from sap_art.randomness import derive_seed, make_generator
+from sap_art.recipes import Recipe, fgsm, perturb
 
-PADDING = 4
 Images = tuple[Tensor, Tensor]
 
 
@@ -38,8 +41,9 @@ class _Run:
 
     recipe: Recipe
     net: nn.Module
+    model: nn.Module  # the net, or under dropout what learns in its place
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.OneCycleLR
+    schedule: torch.optim.lr_scheduler.LRScheduler
     settings: dict[str, Any]
     epoch: int = 0
 
@@ -60,8 +64,8 @@ def train(
     same settings goes on from there, with other settings raises ValueError.
 
     The recipe's attack runs in training mode and bfloat16 too: batch norms use the statistics of the batch under
-    attack, and their running statistics also see the images of its steps. A gradient that is NaN or inf there raises
-    FloatingPointError.
+    attack, and their running statistics also see the images of its steps. A mixture's images come from a copy of the
+    net in evaluation mode. A gradient that is NaN or inf there raises FloatingPointError.
     """
     if recipe.epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {recipe.epochs}")
@@ -69,8 +73,7 @@ def train(
     run.settings["images"] = data.ids_sha256(*images)
     output.mkdir(parents=True, exist_ok=True)
     _resume(run, output / "state.pt")
-    padded = F.pad((images[0] * 255).round().to(torch.uint8), (PADDING,) * 4).to(device)
-    labels = images[1].to(device)
+    padded, labels = pad(images[0]).to(device), images[1].to(device)
     while run.epoch < recipe.epochs:
         _train_epoch(run, (padded, labels), report)
         run.epoch += 1
@@ -89,13 +92,27 @@ def _start(architecture: str, recipe: Recipe, *, steps: int, seed: int, device: 
         lr=recipe.peak_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=True,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.peak_rate, total_steps=steps * recipe.epochs, cycle_momentum=False
+        nesterov=recipe.decay is None,
     )
     settings = {"architecture": architecture, "seed": seed, "steps": steps, **recipe.settings()}
-    return _Run(recipe, net, optimizer, schedule, settings)
+    return _Run(recipe, net, _learner(net, recipe), optimizer, _schedule(optimizer, recipe, steps), settings)
+
+
+def _learner(net: nn.Module, recipe: Recipe) -> nn.Module:
+    """The net, or under dropout the net with it; its seed is set epoch by epoch."""
+    if recipe.dropout is None:
+        return net
+    return DefendedModel(net, DRO(recipe.dropout), seed=0, gradient="autograd")
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The rate step by step, with ``steps`` steps an epoch."""
+    decay = recipe.decay
+    if decay is not None:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: decay.scale(step / steps))
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=recipe.peak_rate, total_steps=steps * recipe.epochs, cycle_momentum=False
+    )
 
 
 def _train_epoch(run: _Run, data: Images, report: Callable[[Progress], None]) -> None:
@@ -104,18 +121,35 @@ def _train_epoch(run: _Run, data: Images, report: Callable[[Progress], None]) ->
     generator = make_generator("cpu", seed, "epoch", run.epoch)
     noise = make_generator(device, seed, "attack", run.epoch)
     order = torch.randperm(len(labels), generator=generator)[: steps * size]
-    run.net.train()
+    past = _past(run)
+    if isinstance(run.model, DefendedModel):
+        run.model.reseed(derive_seed(seed, "dropout", run.epoch))
+    run.model.train()
     for i, index in enumerate(order.split(size)):
-        x = _augment(padded, index, generator).to(device)
+        x = augment(padded, index, generator).to(device)
         y = labels[index.to(device)]
-        loss, hits = _step(run, _attacked(run, x, y, generator=noise), y)
+        x = _attacked(run, x, y, generator=noise) if past is None else _mixed(run.recipe, past, x, y)
+        loss, hits = _step(run, x, y)
         report(Progress(run.epoch * steps + i + 1, steps * run.recipe.epochs, run.epoch + 1, loss, hits / size))
 
 
 def _attacked(run: _Run, x: Tensor, y: Tensor, *, generator: torch.Generator) -> Tensor:
     if run.recipe.attack is None:
         return x
-    return perturb(x, run.recipe.attack, loss=lambda point: _forward(run.net, point, y)[0], generator=generator)
+    return perturb(x, run.recipe.attack, loss=lambda point: _forward(run.model, point, y)[0], generator=generator)
+
+
+def _past(run: _Run) -> nn.Module | None:
+    """The net as the epoch before left it, where the recipe mixes in images attacked by that."""
+    return None if run.recipe.mixture is None or run.epoch == 0 else deepcopy(run.net).eval()
+
+
+def _mixed(recipe: Recipe, past: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The first images of the batch, which is in random order, attacked by ``past``; the others as they are."""
+    assert recipe.mixture is not None
+    some = round(recipe.mixture.share * len(x))
+    attacked = fgsm(x[:some], recipe.mixture.eps, loss=lambda point: _forward(past, point, y[:some])[0])
+    return torch.cat([attacked, x[some:]])
 
 
 def _forward(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,25 +160,12 @@ def _forward(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _step(run: _Run, x: Tensor, y: Tensor) -> tuple[float, int]:
-    loss, logits = _forward(run.net, x, y)
+    loss, logits = _forward(run.model, x, y)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     run.optimizer.step()
     run.schedule.step()
     return loss.item(), int((logits.argmax(1) == y).sum())
-
-
-def _augment(padded: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
-    """Random crops and mirror images: uint8 (N, 3, H + 8, W + 8), (B,) -> (B, 3, H, W) in [0, 1]."""
-    device, size = padded.device, padded.shape[-1] - 2 * PADDING
-    shift = torch.randint(0, 2 * PADDING + 1, (2, len(index), 1), generator=generator)
-    flip = torch.rand((len(index), 1), generator=generator) < 0.5
-    across = torch.arange(size)
-    rows = (shift[0] + across).to(device)
-    columns = (shift[1] + torch.where(flip, across.flip(0), across)).to(device)
-    picked = padded[index.to(device)[:, None, None, None], torch.arange(3, device=device)[:, None, None],
-                    rows[:, None, :, None], columns[:, None, None, :]]  # fmt: skip
-    return picked.float() / 255
 
 
 def _save_state(run: _Run, path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sap_art import checkpoints, cli, data, zoo
 from sap_art.checkpoints import PGD10, accuracy, pgd_images
-from sap_art.recipes import RECIPES, Attack
+from sap_art.recipes import RECIPES, Attack, Recipe, recipe_named
 
 FAST = "preact-resnet20-fast"
 needs_fast = pytest.mark.skipif(not (zoo.ASSETS / f"{FAST}.json").is_file(), reason=f"no {FAST} in sap_art/assets")
@@ -54,8 +54,38 @@ def test_standard_by_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
     shipped = json.loads((zoo.ASSETS / "preact-resnet20.json").read_text())
 
     assert (tmp_path / "preact-resnet20.safetensors").is_file()
-    assert card.keys() == shipped.keys()
+    assert card.keys() - shipped.keys() == {"schedule", "instead_of"}
+    assert shipped.keys() <= card.keys()
     assert card["recipe"] == {**shipped["recipe"], "epochs": 1}
+
+
+@pytest.mark.usefixtures("few_images")
+@pytest.mark.parametrize("recipe", ["paper", "adv", "dropout:0.1", "fast", "madry"])
+@pytest.mark.parametrize("epochs", [None, 3])
+def test_cards_say_by_what_schedule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: str, epochs: int | None
+) -> None:
+    """The recipe's own, or one cycle in its place; accuracy under attack where images were attacked."""
+    asked: list[Recipe] = []
+
+    def trained(architecture: str, recipe: Recipe, images: object, **settings: object) -> nn.Module:
+        asked.append(recipe)
+        tmp_path.mkdir(exist_ok=True)
+        return zoo.load(architecture)
+
+    monkeypatch.setattr(checkpoints, "train", trained)
+    path = checkpoints.train_and_save(
+        "preact-resnet20", recipe, output=tmp_path, source=None, epochs=epochs, seed=0, device="cpu"
+    )
+    card = zoo.load_card(path.stem, folder=tmp_path)
+    named = recipe_named(recipe)
+
+    assert path.name == f"preact-resnet20-{recipe.replace(':', '-')}.safetensors"
+    assert card.recipe == {"name": recipe, **asked[0].settings()}
+    assert asked[0] == (named if epochs is None else named.over(epochs))
+    assert card.more["schedule"] == ("one-cycle" if epochs or recipe in ("fast", "madry") else "step-decay")
+    assert card.more.get("instead_of") == ({"epochs": named.epochs, "schedule": named.schedule} if epochs else None)
+    assert ("pgd" in card.more) == (recipe in ("adv", "fast", "madry"))
 
 
 @pytest.mark.usefixtures("few_images")

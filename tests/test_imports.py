@@ -17,17 +17,17 @@ PACKAGE = Path(sap_art.__file__).parent
 
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
-    "calibration cifar devices flags metrics migrations networks process randomness record record_parts record_schema "
-    "references threat tiers",
+    "augmentation calibration cifar devices flags metrics migrations networks process randomness record record_parts "
+    "record_schema references threat tiers",
     "data recipes store zoo",
     "kernels",
     "sampling",
     "policies",
-    "gradients training",
-    "checkpoints sites stochastic",
+    "gradients",
+    "sites stochastic",
     "defended foreign",
-    "attacker entries evaluation",
-    "attacks",
+    "attacker entries evaluation training",
+    "attacks checkpoints",
     "diagnostics portfolio selection suites",
     "protocol",
     "integrations",

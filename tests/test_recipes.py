@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sap_art.recipes import RECIPES, Attack, Recipe, perturb, recipe_named
+from sap_art.recipes import RECIPES, Attack, Decay, Mixture, Recipe, fgsm, perturb, recipe_named
 
 EPS = 8 / 255
 
@@ -47,9 +47,89 @@ def test_settings_are_plain_numbers_and_name_an_attack_only_where_there_is_one()
     }
 
 
+def test_the_paper_s_recipes_are_as_printed() -> None:
+    """Batches of 512, momentum .9, weight decay 1e-4, a rate of .5 that falls in steps (Dhillon et al. 2018)."""
+    common = {"batch_size": 512, "peak_rate": 0.5, "momentum": 0.9, "weight_decay": 1e-4}
+
+    assert RECIPES["paper"].settings() == {**common, "epochs": 150, "decay": {"factor": 0.1, "after": [100, 130]}}
+    assert recipe_named("dropout:0.2").settings() == {
+        **common,
+        "epochs": 250,
+        "decay": {"factor": 0.1, "after": [100, 150, 190, 220]},
+        "dropout": 0.2,
+    }
+    assert RECIPES["adv"].settings() == {
+        **common,
+        "epochs": 100,
+        "decay": {"factor": 0.5, "after": [10, 20, 30, 40, 50, 60, 70, 80, 90]},
+        "mixture": {"eps": 2 / 255, "share": 0.2},
+    }
+
+
+def test_the_rate_falls_when_an_epoch_is_done() -> None:
+    """.5, .05 and .005; a half less every ten epochs."""
+    decay = RECIPES["paper"].decay
+    assert decay is not None
+    rates = {epochs: 0.5 * decay.scale(epochs) for epochs in (0, 99.99, 100, 129.99, 130, 149.99)}
+
+    assert list(rates.values()) == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
+    assert Decay(0.5, (10, 20)).scale(25) == 0.25
+
+
+def test_another_number_of_epochs_is_one_cycle() -> None:
+    """Everything else stays; the recipe's own number changes nothing."""
+    short = RECIPES["adv"].over(12)
+
+    assert (short.epochs, short.decay, short.schedule) == (12, None, "one-cycle")
+    assert short.mixture == RECIPES["adv"].mixture
+    assert (short.batch_size, short.weight_decay) == (512, 1e-4)
+    assert RECIPES["adv"].over(100) is RECIPES["adv"]
+    assert RECIPES["adv"].schedule == "step-decay"
+    assert RECIPES["fast"].over(3).attack == RECIPES["fast"].attack
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dropout", "recipe 'dropout' must be dropout:RATE, for example dropout:0.1"),
+        ("dropout:much", "recipe 'dropout:much' must be dropout:RATE"),
+        ("dropout:0.1:2", "must be dropout:RATE"),
+        ("dropout:1", "between 0 and 1, both left out, got 1.0"),
+        ("dropout:0", "between 0 and 1, both left out, got 0.0"),
+    ],
+)
+def test_dropout_without_a_rate(name: str, message: str) -> None:
+    """What is wrong is said."""
+    with pytest.raises(ValueError, match=message):
+        recipe_named(name)
+
+
+def test_mixtures_that_are_none() -> None:
+    """Numbers out of range, and a recipe that would attack twice."""
+    for eps, share, message in [(0.0, 0.2, "eps must be"), (0.1, 0.0, "share must be"), (0.1, 1.5, "share must be")]:
+        with pytest.raises(ValueError, match=message):
+            Mixture(eps, share=share)
+    with pytest.raises(ValueError, match="an attack on all images or a mixture, not both"):
+        Recipe(epochs=1, attack=Attack(0.1, step=0.1, steps=1), mixture=Mixture(0.1, share=0.2))
+
+
+def test_fgsm_on_a_linear_loss(generator: torch.Generator) -> None:
+    """x + eps sign(w), clipped to [0, 1], from the image itself; the caller's images are left as they were."""
+    x, w = images(4, generator), torch.randn(3, 8, 8, generator=generator)
+    copy = x.clone()
+    found = fgsm(x, 2 / 255, loss=linear(w))
+
+    torch.testing.assert_close(found, (x + 2 / 255 * w.sign()).clamp(0, 1), rtol=0, atol=1e-7)
+    assert torch.equal(x, copy)
+    assert not x.requires_grad
+    assert not found.requires_grad
+    with pytest.raises(FloatingPointError, match="NaN or inf"):
+        fgsm(x, 2 / 255, loss=lambda p: (p * math.nan).sum())
+
+
 def test_a_recipe_that_is_not_there() -> None:
     """The known ones are named."""
-    with pytest.raises(ValueError, match="unknown recipe 'sam'; known: standard, fast, madry"):
+    with pytest.raises(ValueError, match="unknown recipe 'sam'; known: standard, paper, adv, fast, madry, dropout:"):
         recipe_named("sam")
 
 

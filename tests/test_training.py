@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from sap_art import training, zoo
+from sap_art.augmentation import augment
 from sap_art.checkpoints import accuracy, save_checkpoint, train_and_save
-from sap_art.recipes import RECIPES, Attack, Recipe
-from sap_art.training import Progress, _augment, _Run, _step, train
+from sap_art.defended import DefendedModel
+from sap_art.policies import DRO
+from sap_art.recipes import RECIPES, Attack, Decay, Mixture, Recipe
+from sap_art.training import Progress, _Run, _step, train
 
 RECIPE = Recipe(epochs=2, batch_size=16, peak_rate=0.05)
 ADVERSARIAL = replace(RECIPE, attack=Attack(8 / 255, step=10 / 255, steps=1))
+STEPS = replace(RECIPE, decay=Decay(0.1, (1,)))
+MIXED = replace(STEPS, mixture=Mixture(4 / 255, share=0.2))
+DROPOUT = replace(STEPS, dropout=0.2)
 
 
 def toy(n: int) -> tuple[Tensor, Tensor]:
@@ -35,7 +44,9 @@ def test_it_learns_and_reports(tmp_path: Path) -> None:
     assert seen[-1].loss < 0.5 * seen[0].loss
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, ADVERSARIAL], ids=["standard", "adversarial"])
+@pytest.mark.parametrize(
+    "recipe", [RECIPE, ADVERSARIAL, MIXED, DROPOUT], ids=["standard", "adversarial", "mixed", "dropout"]
+)
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, recipe: Recipe) -> None:
     """Stopped within the second epoch, then called again."""
     whole = train("preact-resnet20", recipe, toy(48), seed=1, output=tmp_path / "whole")
@@ -97,6 +108,76 @@ def test_it_learns_from_attacked_images(tmp_path: Path, monkeypatch: pytest.Monk
     assert attacked[0][1] > clean[0][1] + 0.1
 
 
+class Seen(NamedTuple):
+    """One step of a training run before it is made: a copy of the net as it stands, the rate, what comes in."""
+
+    net: nn.Module
+    model: nn.Module
+    epoch: int
+    group: dict[str, Any]
+    noise: int
+    x: Tensor
+    y: Tensor
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
+    """All steps of the runs of a test."""
+    seen: list[Seen] = []
+
+    def spy(run: _Run, x: Tensor, y: Tensor) -> tuple[float, int]:
+        noise = run.model.noise._seed if isinstance(run.model, DefendedModel) else 0
+        group = {name: run.optimizer.param_groups[0][name] for name in ("lr", "nesterov")}
+        seen.append(Seen(deepcopy(run.net), run.model, run.epoch, group, noise, x, y))
+        return _step(run, x, y)
+
+    monkeypatch.setattr(training, "_step", spy)
+    return seen
+
+
+def test_a_fifth_of_each_batch_is_attacked_by_the_net_of_the_epoch_before(tmp_path: Path, steps: list[Seen]) -> None:
+    """FGSM as that net, in evaluation mode, sees it, at all three steps of the epoch; none in the first epoch."""
+    for name, recipe in (("clean", STEPS), ("mixed", MIXED)):
+        train("preact-resnet20", replace(recipe, epochs=3), toy(48), seed=1, output=tmp_path / name)
+    share = 3  # 0.2 x 16
+
+    for i, (clean, mixed) in enumerate(zip(steps[:9], steps[9:], strict=True)):
+        past = steps[9 + i - i % 3].net.eval()  # as the first step of the epoch finds it
+        some = clean.x[:share].clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = F.cross_entropy(past(some.to(memory_format=torch.channels_last)).float(), clean.y[:share])
+        attacked = (clean.x[:share] + 4 / 255 * torch.autograd.grad(loss, some)[0].sign()).clamp(0, 1)
+        assert mixed.epoch == i // 3
+        assert torch.equal(mixed.x[share:], clean.x[share:])
+        torch.testing.assert_close(mixed.x[:share], attacked if i >= 3 else clean.x[:share], rtol=0, atol=1e-6)
+
+
+def test_the_rate_falls_in_steps_or_goes_through_one_cycle(tmp_path: Path, steps: list[Seen]) -> None:
+    """Printed steps with plain momentum; one cycle with Nesterov's."""
+    for name, recipe in (("steps", STEPS), ("cycle", STEPS.over(3))):
+        train("preact-resnet20", recipe, toy(48), seed=1, output=tmp_path / name)
+    rates = [step.group["lr"] for step in steps]
+
+    assert rates[:6] == pytest.approx([0.05] * 3 + [0.005] * 3)
+    assert rates[6] < 0.01
+    assert max(rates[6:]) == pytest.approx(0.05, rel=0.1)
+    assert rates[14] < 0.001
+    assert [step.group["nesterov"] for step in (steps[0], steps[6])] == [False, True]
+
+
+def test_dropout_is_there_in_training_alone(tmp_path: Path, steps: list[Seen]) -> None:
+    """After each of 19 activations, anew in each epoch and run, with its own gradient; what is returned is the net."""
+    net = train("preact-resnet20", DROPOUT, toy(16), seed=1, output=tmp_path / "one")
+    train("preact-resnet20", DROPOUT, toy(16), seed=2, output=tmp_path / "two")
+    model, x = steps[0].model, steps[0].x
+
+    assert isinstance(model, DefendedModel)
+    assert (model.policy, model.gradient, len(model.sites)) == (DRO(0.2), "autograd", 19)
+    assert type(net).__name__ == "PreActResNet"
+    assert torch.equal(net(x), net(x))
+    assert len({step.noise for step in steps}) == 4
+
+
 def test_each_epoch_has_its_own_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same images twice would be the same attack twice."""
     states: list[Tensor] = []
@@ -123,7 +204,7 @@ def test_the_global_generator_is_not_touched(tmp_path: Path) -> None:
 def test_augmentation_crops_and_mirrors(generator: torch.Generator) -> None:
     """Each result is a window of the padded image or its mirror image, and all 9 x 9 x 2 windows come up."""
     image = torch.arange(3 * 40 * 40).remainder(251).to(torch.uint8).view(1, 3, 40, 40)
-    out = _augment(image, torch.zeros(4000, dtype=torch.long), generator)
+    out = augment(image, torch.zeros(4000, dtype=torch.long), generator)
     windows = image.float().div(255).unfold(2, 32, 1).unfold(3, 32, 1)[0].permute(1, 2, 0, 3, 4).flatten(0, 1)
     known = {w.numpy().tobytes(): i for i, w in enumerate(torch.cat([windows, windows.flip(-1)]))}
     seen = [known[o.numpy().tobytes()] for o in out]
@@ -161,7 +242,7 @@ def test_the_test_set_is_needed_before_any_training(tmp_path: Path) -> None:
 
 def test_unknown_names_raise(tmp_path: Path) -> None:
     """Before any data is read."""
-    with pytest.raises(ValueError, match="unknown recipe 'sam'; known: standard, fast, madry"):
+    with pytest.raises(ValueError, match="unknown recipe 'sam'; known: standard, paper, adv, fast, madry, dropout:"):
         train_and_save("preact-resnet20", "sam", output=tmp_path, source=None, epochs=1, seed=1, device="cpu")
     with pytest.raises(ValueError, match="unknown architecture 'vit'; known: preact-resnet20"):
         train("vit", RECIPE, toy(16), seed=1, output=tmp_path)
