@@ -34,6 +34,8 @@ def npz(path: Path, *, images: np.ndarray, labels: np.ndarray | None = None) -> 
         (["--model", "preact-resnet20", "--policy", "dropout:3"], "unknown policy 'dropout:3'"),
         (["--model", "preact-resnet20", "--policy", "sap:0"], "above 0"),
         (["--model", "preact-resnet20", "--policy", "sap:-100"], "above 0"),
+        (["--model", "preact-resnet20", "--policy", "rna:-1"], "RNA's sd must be a finite number above 0"),
+        (["--model", "preact-resnet20", "--policy", "swp"], "policy 'swp' must be swp:PERCENT"),
         (["--policy", "sap:100"], "--policy needs --model"),
         (["--model", "resnet-1000"], "unknown net 'resnet-1000'"),
         (["--model", "nowhere.py:net"], "nowhere.py"),
