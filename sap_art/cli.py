@@ -139,6 +139,19 @@ def train(
 
 
 @app.command()
+def game(
+    records: Annotated[Path, typer.Argument(help="payoff.json, or the folder that holds it.")],
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> int:
+    """Say who should play what in the game of policies against attacks, and what randomising over policies buys."""
+    from sap_art.game import analyse, describe, read
+
+    payoffs, threat = read(records)
+    typer.echo(describe(payoffs, threat, analyse(payoffs, seed=seed)))
+    return DONE
+
+
+@app.command()
 def zoo() -> int:
     """List the nets that can be named: checkpoint, accuracy, size, and what is missing."""
     from sap_art.zoo import list_nets

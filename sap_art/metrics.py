@@ -66,7 +66,7 @@ def shared_noise_accuracy(right: Tensor, *, seed: int) -> Estimate:
     shares = right.double().numpy()
     rng = np.random.default_rng(seed)
     m, n = shares.shape
-    images, draws = _resampled(rng, n), _resampled(rng, m)
+    images, draws = resampled(rng, n), resampled(rng, m)
     low, high = np.quantile(np.einsum("bm,mn,bn->b", draws, shares, images, optimize=True), (0.025, 0.975))
     plain = mean_interval(shares.mean(0))
     return Estimate(plain.value, min(plain.low, float(low)), max(plain.high, float(high)))
@@ -118,8 +118,8 @@ def accuracy_gap(first: Tensor, second: Tensor, *, per_example: bool, seed: int,
     if per_example:
         return paired_difference(a.mean(0), b.mean(0), seed=seed, comparisons=comparisons)
     rng = np.random.default_rng(seed)
-    images = _resampled(rng, a.shape[1])
-    means = [np.einsum("bm,mn,bn->b", _resampled(rng, len(side)), side, images, optimize=True) for side in (a, b)]
+    images = resampled(rng, a.shape[1])
+    means = [np.einsum("bm,mn,bn->b", resampled(rng, len(side)), side, images, optimize=True) for side in (a, b)]
     return Estimate(float(a.mean() - b.mean()), *_middle(means[0] - means[1], comparisons))
 
 
@@ -148,7 +148,7 @@ def upper_bound(correct: Tensor, draws: int) -> Tensor:
     return torch.from_numpy(np.where(s == draws, 1.0, bound))
 
 
-def _resampled(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+def resampled(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
     """Weights (2,000, n) of bootstrap resamples of n things, each row with sum 1."""
     return rng.multinomial(n, np.full(n, 1 / n), BOOTSTRAP) / n
 

@@ -59,6 +59,7 @@ __all__ = [
     "Value",
     "Verdict",
     "write_json",
+    "write_text",
 ]
 
 
@@ -112,9 +113,14 @@ class Record:
 
 def write_json(value: dict[str, Any], path: Path) -> Path:
     """Write JSON by rename, keys sorted, NaN refused."""
+    return write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> Path:
+    """Write a file by rename, its folder made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
     return path
 

@@ -162,6 +162,28 @@ def pruned_rows(length: int, method: str, generator: torch.Generator) -> tuple[T
     return h, keep, torch.randn(4, length, generator=generator)
 
 
+def game_value(payoff: NDArray[np.float64]) -> float:
+    """Value of a matrix game by going through all square parts of it (Shapley & Snow 1950); rows maximise."""
+    policies, attacks = payoff.shape
+    for size in range(1, min(policies, attacks) + 1):
+        equations = np.zeros((size + 1, size + 1))  # equal payoffs v, weights with sum 1
+        equations[size, :size], equations[:size, size] = 1, -1
+        for rows in itertools.combinations(range(policies), size):
+            for columns in itertools.combinations(range(attacks), size):
+                part = payoff[np.ix_(rows, columns)]
+                x, y = np.zeros(policies), np.zeros(attacks)
+                equations[:size, :size] = part.T
+                if np.linalg.cond(equations) > 1e12:
+                    continue
+                target = np.append(np.zeros(size), 1.0)
+                x[list(rows)] = np.linalg.solve(equations, target)[:size]
+                equations[:size, :size] = part
+                y[list(columns)] = np.linalg.solve(equations, target)[:size]
+                if min(x.min(), y.min()) >= -1e-9 and (payoff @ y).max() <= (x @ payoff).min() + 1e-9:
+                    return float(x @ payoff @ y)
+    raise ValueError("no square part of the matrix has a solution")
+
+
 class Coin(nn.Module):
     """Right with probability p whatever the input: labels are read from the first pixel, they are 0 and 1."""
 
