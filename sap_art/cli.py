@@ -111,6 +111,31 @@ def forecast(
 
 
 @app.command()
+def corruptions(
+    model: Annotated[str, typer.Option(help="Net by name, PACKAGE.MODULE:FUNCTION or FILE.py:FUNCTION.")],
+    output: Annotated[Path, typer.Option(help="Folder for corruptions/ and model_info/; that of bench will do.")],
+    policy: Annotated[str | None, typer.Option(help="Defence, such as sap:100.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with CIFAR-10-C; else three corruptions that are one formula, a check.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="First N test images; else 10,000, or 64 in the check.")] = None,
+    draws: Annotated[int, typer.Option(help="Fresh draws an image; one if nothing is random.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> int:
+    """Accuracy on CIFAR-10-C: corruptions_acc, 15 corruptions at 5 severities; without its files, a check."""
+    from sap_art import corruptions as corrupted
+    from sap_art.integrations.robustbench.corruptions import export_corruptions
+
+    inputs = corrupted.prepare(model, policy, source=data, images=images, seed=seed, device=device)
+    record = corrupted.run_corruptions(inputs, draws=draws, seed=seed, output=output, announce=typer.echo)
+    typer.echo(str(record))
+    if record.published:
+        typer.echo(f"corruptions_acc: {export_corruptions(record, output)}")
+    return DONE
+
+
+@app.command()
 def train(
     arch: Annotated[str, typer.Option(help="Architecture, such as preact-resnet20.")],
     output: Annotated[Path, typer.Option(help="Folder for the checkpoint, its card and the state to resume from.")],
