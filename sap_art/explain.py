@@ -167,7 +167,8 @@ EXPLANATIONS = {
     ),
     "softmax-output": Explanation(
         "The outputs are probabilities. Losses that are made for logits saturate on them, their gradients vanish where "
-        "the model is confident, and the attack looks weaker than it is.",
+        "the model is confident, and the attack looks weaker than it is. Calibration is that of a softmax of "
+        "probabilities, which is sure of nothing; ece_of_outputs is that of the probabilities.",
         "Return the logits from before the softmax, or its logarithm, and evaluate again.",
         "smoke",
         "diagnostics.probes.softmax_output",

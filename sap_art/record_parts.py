@@ -159,6 +159,8 @@ class Calibration:
     """Calibration of the mean of ``draws`` softmaxes.
 
     ``squared_l2`` is debiased and may be negative; intervals are bootstraps over images; ``curve`` is over K.
+    ``ece_of_outputs`` is there where the flag ``softmax-output`` is raised: of the outputs as the probabilities that
+    they are, while all else is of a softmax of them.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -173,6 +175,7 @@ class Calibration:
     null: NullFloor | None = None
     temperature: Temperature | None = None
     curve: list[DrawsPoint] | None = None
+    ece_of_outputs: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sap_art.record import AttackResult, Record, Value
+    from sap_art.record import AttackResult, Calibration, Record, Value
 
 ABSENT = "–"
 WORST = "worst case"
@@ -64,7 +64,7 @@ def caption(records: Sequence[Record]) -> str:
 def _row(record: Record, attacks: Sequence[str]) -> list[str]:
     found = {attack.id: attack for attack in record.attacks}
     columns = [ABSENT if name not in found else _attack(found[name]) for name in attacks]
-    ece = [f"{100 * record.calibration[name].ece:.1f}" for name in ("clean", "adversarial")]
+    ece = [_ece(record.calibration[name]) for name in ("clean", "adversarial")]
     metrics = record.metrics
     raised = [flag.code for flag in record.flags if flag.state == "raised"]
     conclusion = VERDICTS[record.verdict] + (f": {', '.join(raised)}" if raised else "")
@@ -94,6 +94,14 @@ def _attack(attack: AttackResult) -> str:
     if attack.error is not None:
         return "error"
     return ABSENT if attack.accuracy is None else _percent(attack.accuracy)
+
+
+def _ece(found: Calibration) -> str:
+    """In percent; where outputs are probabilities, of a softmax of them and of themselves."""
+    text = f"{100 * found.ece:.1f}"
+    if found.ece_of_outputs is None:
+        return text
+    return f"{text} (softmax of probabilities), {100 * found.ece_of_outputs:.1f} (the probabilities)"
 
 
 def _percent(value: Value) -> str:

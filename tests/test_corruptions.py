@@ -347,6 +347,7 @@ def test_an_interrupted_run_goes_on_and_another_one_is_refused(folder: Path, net
     assert record == whole
     assert corruptions.CorruptionRecord.read(output / "corruptions" / f"{record.entry}.json") == record
     assert (record.images, record.draws, record.clean_images, record.published) == (8, 3, 8, True)
+    assert not replace(record, source="closed forms").published
     assert record.mean.value == pytest.approx(np.mean([c.value for cells in record.cells.values() for c in cells]))
     assert {name: len(cells) for name, cells in record.cells.items()} == dict.fromkeys(CORRUPTIONS, 5)
     with pytest.raises(ValueError, match="another run, which differs in: draws"):

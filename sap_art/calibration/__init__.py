@@ -1,12 +1,13 @@
 """Calibration of predicted probabilities, and of a random classifier at each number of averaged draws.
 
 ``predictions`` checks what comes in, ``scores`` has the definitions, ``uncertainty`` the null floor and the bootstrap,
-``curve`` the means of K draws, ``temperature`` temperature scaling.
+``curve`` the means of K draws, ``temperature`` temperature scaling, ``outputs`` nets that return no logits.
 """
 
 from __future__ import annotations
 
 from sap_art.calibration.curve import MeanOfDraws, calibration_curve, mean_of_draws
+from sap_art.calibration.outputs import OutputCalibration, Reading, before_softmax, output_calibration, output_kind
 from sap_art.calibration.scores import (
     CalibrationReport,
     ReliabilityBin,
@@ -28,10 +29,13 @@ __all__ = [
     "Intervals",
     "MeanOfDraws",
     "NullFloor",
+    "OutputCalibration",
+    "Reading",
     "ReliabilityBin",
     "Scores",
     "TemperatureScaling",
     "apply_temperature",
+    "before_softmax",
     "bootstrap_intervals",
     "calibration_curve",
     "calibration_report",
@@ -39,5 +43,7 @@ __all__ = [
     "fit_temperature",
     "mean_of_draws",
     "null_floor",
+    "output_calibration",
+    "output_kind",
     "temperature_scaling",
 ]

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import raw_loss_and_gradient
+from sap_art.calibration import output_kind
 from sap_art.diagnostics.same_law import independent_groups, same_law
 from sap_art.evaluation import evaluate
 from sap_art.flags import flag, raised_if
@@ -108,7 +109,7 @@ def softmax_output(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
     """Raised if the outputs are probabilities, on which losses of logits have vanishing gradients."""
     with model.seeded(derive_seed(seed, "softmax")):
         out = model.single(x)
-    simplex = bool((out >= 0).all() and ((out.sum(1) - 1).abs() < 1e-3).all())
+    simplex = output_kind(out) == "softmax-output"
     lowest, total = out.min().item(), out.sum(1).mean().item()
     return raised_if(simplex, "softmax-output", f"smallest output {lowest:.3g}, mean sum of a row {total:.3g}")
 

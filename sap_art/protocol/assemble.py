@@ -94,11 +94,17 @@ def _attack(outcome: Outcome, found: Findings) -> AttackResult:
 def _calibration(job: Job, found: Findings) -> dict[str, Calibration]:
     """On clean images and on the worst points; where the tier looks at radii, on noise and over K too."""
     whole = bool(job.tier.curve)
+    softmax_output = any(flag.code == "softmax-output" and flag.state == "raised" for flag in found.flags)
     of = {"clean": found.clean, "adversarial": found.worst}
     if whole and "noise" in found.columns:
         of["noise"] = found.columns["noise"]
     return {
-        name: calibration_of(evaluation, seed=job.seed_for("calibration", name), fit_on=found.clean if whole else None)
+        name: calibration_of(
+            evaluation,
+            seed=job.seed_for("calibration", name),
+            fit_on=found.clean if whole else None,
+            softmax_output=softmax_output,
+        )
         for name, evaluation in of.items()
     }
 

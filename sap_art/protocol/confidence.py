@@ -6,9 +6,11 @@ from dataclasses import asdict
 
 from sap_art.calibration import (
     MeanOfDraws,
+    before_softmax,
     bootstrap_intervals,
     calibration_curve,
     calibration_report,
+    expected_calibration_error,
     null_floor,
     temperature_scaling,
 )
@@ -18,12 +20,15 @@ from sap_art.record import Bin, Calibration, DrawsPoint, NullFloor, Temperature,
 SCORES = ("ece", "brier", "nll", "gap")
 
 
-def calibration_of(evaluation: Evaluation, *, seed: int, fit_on: Evaluation | None) -> Calibration:
+def calibration_of(
+    evaluation: Evaluation, *, seed: int, fit_on: Evaluation | None, softmax_output: bool = False
+) -> Calibration:
     """Calibration of the mean of all draws; intervals and null floor from two images on.
 
     Args:
         seed: of resamples and simulations.
         fit_on: clean draws on the same images to fit a temperature on; then the curve over K is computed too.
+        softmax_output: the model returns probabilities, so that the evaluation is of a softmax of them.
     """
     p, y, logs = evaluation.probabilities, evaluation.labels, evaluation.log_probabilities
     report = calibration_report(p, y, log_probabilities=logs)
@@ -40,7 +45,13 @@ def calibration_of(evaluation: Evaluation, *, seed: int, fit_on: Evaluation | No
         null=NullFloor(**asdict(null_floor(p, y, seed=seed))) if enough else None,
         temperature=_temperature(evaluation, fit_on) if enough and fit_on is not None else None,
         curve=_curve(evaluation, seed) if enough and fit_on is not None else None,
+        ece_of_outputs=_ece_of_outputs(evaluation) if softmax_output else None,
     )
+
+
+def _ece_of_outputs(evaluation: Evaluation) -> float:
+    mean = before_softmax(evaluation.draw_log_probabilities).mean(0)
+    return expected_calibration_error(mean, evaluation.labels)
 
 
 def _intervals(evaluation: Evaluation, seed: int) -> dict[str, Value]:
