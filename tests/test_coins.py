@@ -142,7 +142,10 @@ def test_the_committed_results_are_those_of_the_closed_forms(law: ModuleType) ->
 def test_the_committed_predictors_are_those_of_their_tables() -> None:
     """The Markdown is made of the JSON; both versions, single draws and the mean."""
     predictors = importlib.import_module("predictors")
-    for path in RESULTS.glob("predictors-*.json"):
+    found = sorted(RESULTS.glob("predictors-*.json"))
+
+    assert found
+    for path in found:
         content = json.loads(path.read_text(encoding="utf-8"))
         assert path.with_suffix(".md").read_text(encoding="utf-8") == predictors.markdown(content)
         k = content["setting"]["draws"]

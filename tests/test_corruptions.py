@@ -64,6 +64,10 @@ def test_files_are_read_as_they_are_made(folder: Path) -> None:
         assert (255 * x[:, 1, 0, 0]).round().tolist() == [7, 7, 7]
         assert torch.equal(images.labels, data.load(n=3)[1])
         assert len(images.cells) == 75
+    other = np.load(folder / "fog.npy")
+    other[2 * IMAGES, 5, 5] = 1
+    np.save(folder / "fog.npy", other)
+    assert cifar10_c(folder, n=3).digest != images.digest
     assert len(cifar10_c(folder).labels) == IMAGES
     for n in (0, IMAGES + 1):
         with pytest.raises(ValueError, match=f"n must be from 1 to {IMAGES}"):
@@ -181,7 +185,7 @@ def readable(probability: Callable[[int, int], Tensor], n: int, corruptions: int
         x[:, 0, 0, 0], x[:, 1, 0, 0] = probability(names.index(corruption), severity), labels / 10
         return x
 
-    return CorruptedImages("test", names, labels, read)
+    return CorruptedImages("test", names, "", labels, read)
 
 
 def test_accuracy_of_each_cell_and_their_mean_are_the_known_ones() -> None:
@@ -352,6 +356,9 @@ def test_an_interrupted_run_goes_on_and_another_one_is_refused(folder: Path, net
     assert {name: len(cells) for name, cells in record.cells.items()} == dict.fromkeys(CORRUPTIONS, 5)
     with pytest.raises(ValueError, match="another run, which differs in: draws"):
         run_corruptions(inputs, draws=4, seed=1, output=output)
+    fewer = prepared(f"{nets}:plain", "sap:100", source=folder, images=7)
+    with pytest.raises(ValueError, match="differs in: clean, images, model"):
+        run_corruptions(fewer, draws=3, seed=1, output=output)
     with pytest.raises(ValueError, match="draws must be at least 1"):
         run_corruptions(inputs, draws=0, seed=1, output=output)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +43,6 @@ class Row:
     scored: float
     low: float
     high: float
-    seconds: float
 
 
 def main() -> int:
@@ -56,7 +54,10 @@ def main() -> int:
         rows: list[Row] = []
         for row in measure(*load(arguments), draws=arguments.draws, seed=arguments.seed):
             rows.append(row)
-            print(f"{row.version}, K = {row.draws}: said {_percent(row.said)}, {_scored(row)}", flush=True)
+            print(
+                f"{row.version}, K = {row.draws}: said {_percent(row.said)}, its points score {_percent(row.scored)}",
+                flush=True,
+            )
         write(rows, arguments)
     except (ValueError, OSError, ImportError) as error:
         print(f"predictors: {error}", file=sys.stderr)
@@ -107,7 +108,6 @@ def measure(
     for k in (1, draws):
         for version in VERSIONS:
             run_seed = derive_seed(seed, version, k)
-            start = time.perf_counter()
             found = reported_autoattack(
                 AttackerView(entry.model, gradient=entry.model.estimators[0], draws=k),
                 x,
@@ -119,14 +119,13 @@ def measure(
                 steps=steps,
                 queries=queries,
             )
-            seconds = time.perf_counter() - start
             clean, fresh = (
                 evaluate(entry.model, points, y, draws=REPORT_GROUPS * k, seed=derive_seed(run_seed, name)).under(
                     "single" if k == 1 else "mean_prob", k
                 )
                 for name, points in (("clean", x), ("report", found.x_adv))
             )
-            yield Row(version, k, clean.value, found.reported_accuracy, *fresh, round(seconds, 1))
+            yield Row(version, k, clean.value, found.reported_accuracy, *fresh)
 
 
 def write(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
@@ -166,20 +165,16 @@ def markdown(content: dict[str, Any]) -> str:
         "that was attacked; accuracy in %",
     ]
     lines = ["# AutoAttack on single draws and on the mean prediction", "", *(f"- {line}" for line in head), ""]
-    lines += ["| AutoAttack | K | clean | says | its points score | seconds |", "| --- |" + " ---: |" * 5]
+    lines += ["| AutoAttack | K | clean | says | its points score |", "| --- |" + " ---: |" * 4]
     for row in (Row(**row) for row in content["rows"]):
         interval = f"{100 * row.scored:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
         cells = [f"`{row.version}`", str(row.draws), f"{100 * row.clean:.1f}", f"{100 * row.said:.1f}", interval]
-        lines.append("| " + " | ".join([*cells, f"{row.seconds:.0f}"]) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _percent(accuracy: float) -> str:
     return f"{100 * accuracy:.1f} %"
-
-
-def _scored(row: Row) -> str:
-    return f"its points score {_percent(row.scored)}, {row.seconds:.0f} s"
 
 
 if __name__ == "__main__":

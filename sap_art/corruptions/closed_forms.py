@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sap_art.corruptions.scoring import CorruptedImages
 from sap_art.randomness import make_generator
+from sap_art.store import tensor_sha256
 from sap_art.threat import require_images, require_labels
 
 SOURCE = "closed forms"
@@ -66,4 +67,4 @@ def closed_forms(x: Tensor, y: Tensor, *, seed: int) -> CorruptedImages:
         generator = make_generator("cpu", seed, corruption, severity)
         return CLOSED_FORMS[corruption](x, severity, generator).mul(255).floor().div(255)
 
-    return CorruptedImages(SOURCE, tuple(CLOSED_FORMS), y, read)
+    return CorruptedImages(SOURCE, tuple(CLOSED_FORMS), tensor_sha256(x, y, torch.tensor(seed)), y, read)

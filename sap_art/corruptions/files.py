@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sap_art.corruptions.scoring import SEVERITIES, CorruptedImages
+from sap_art.store import tensor_sha256
 
 CORRUPTIONS = (
     "gaussian_noise",
@@ -68,7 +69,9 @@ def cifar10_c(directory: Path | str, *, n: int | None = None) -> CorruptedImages
         rows = np.ascontiguousarray(arrays[corruption][first : first + count].transpose(0, 3, 1, 2))
         return torch.from_numpy(rows).float().div_(255)
 
-    return CorruptedImages(SOURCE, CORRUPTIONS, torch.from_numpy(labels[:count]), read)
+    some = [torch.from_numpy(np.array(images[::IMAGES])) for images in arrays.values()]  # the first of each severity
+    digest = tensor_sha256(torch.from_numpy(labels[:count]), *some)
+    return CorruptedImages(SOURCE, CORRUPTIONS, digest, torch.from_numpy(labels[:count]), read)
 
 
 def _paths(directory: Path) -> dict[str, Path]:

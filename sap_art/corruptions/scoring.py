@@ -25,12 +25,14 @@ class CorruptedImages:
     Attributes:
         source: what they are; ``CIFAR-10-C`` for the published files alone.
         corruptions: their names.
+        digest: SHA-256 that tells sets apart without reading them whole.
         labels: (n,) int64.
         read: corruption, severity (1 to 5) -> (n, 3, 32, 32) float32 in [0, 1], on the CPU.
     """
 
     source: str
     corruptions: tuple[str, ...]
+    digest: str
     labels: Tensor
     read: Callable[[str, int], Tensor]
 
