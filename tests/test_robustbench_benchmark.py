@@ -82,6 +82,7 @@ def patched() -> list[Any]:
     return [
         stand_ins,
         torch.load,
+        torch.Tensor.cuda,
         {repr(allowed) for allowed in torch.serialization.get_safe_globals()},
         checks.check_dynamic,
         dict(checks.funcs),
@@ -277,6 +278,7 @@ def test_warnings_of_robustbench_s_own_code_are_not_the_user_s() -> None:
 
 def test_a_repair_that_is_not_needed_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a release that mended it."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with repaired():
         mending = patched()
     before = patched()

@@ -1,6 +1,7 @@
 """RobustBench: its zoo under SAP, its benchmark, and records in its schema; importing this imports none of it yet."""
 
 from sap_art.integrations.robustbench.benchmarking import BenchmarkResult, benchmark
+from sap_art.integrations.robustbench.facts import ZooModel, zoo_model, zoo_models
 from sap_art.integrations.robustbench.loading import build, load_model, register
 from sap_art.integrations.robustbench.repairs import REPAIRS, Repair, repaired
 from sap_art.integrations.robustbench_json import export
@@ -9,10 +10,13 @@ __all__ = [
     "REPAIRS",
     "BenchmarkResult",
     "Repair",
+    "ZooModel",
     "benchmark",
     "build",
     "export",
     "load_model",
     "register",
     "repaired",
+    "zoo_model",
+    "zoo_models",
 ]

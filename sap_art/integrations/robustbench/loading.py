@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import secrets
@@ -17,12 +16,18 @@ from torch import nn
 
 from sap_art.defended import DefendedModel
 from sap_art.integrations.robustbench import entry_points
+from sap_art.integrations.robustbench.facts import (
+    CLASSES,
+    DATASET,
+    MODEL_DIR,
+    THREAT_MODEL,
+    checkpoint,
+    unknown_model,
+)
 from sap_art.integrations.robustbench.repairs import repaired
 from sap_art.policies import SAP
 from sap_art.randomness import make_generator
 
-DATASET, THREAT_MODEL, CLASSES = "cifar10", "Linf", 10
-MODEL_DIR = "./models"
 SUFFIX = f"_{DATASET}_{THREAT_MODEL}".lower()
 PERCENTS = (100.0, 200.0, 400.0)
 _DEFENDED = re.compile("SAP([^_]*)_(.+)", re.IGNORECASE)
@@ -64,7 +69,9 @@ def load_model(name: str, *, model_dir: Path | str = MODEL_DIR, seed: int | None
 def build(zoo_id: str, *, seed: int) -> nn.Module:
     """The architecture of a zoo model with random weights, in eval mode; nothing is downloaded.
 
-    The global generator is not touched. Raises ValueError for an unknown id, ImportError as ``load_model`` does.
+    Within ``torch.device("meta")`` the net has shapes but no weights, in no time; not so Kang2021Stable, which computes
+    with its own. The global generator is not touched. Raises ValueError for an unknown id, ImportError as
+    ``load_model`` does.
     """
     with repaired(), torch.random.fork_rng(devices=[]):
         torch.set_rng_state(make_generator("cpu", seed, "weights").get_state())
@@ -159,11 +166,7 @@ def _zoo() -> Mapping[str, Mapping[str, Any]]:
 def _entry(zoo_id: str) -> Mapping[str, Any]:
     zoo = _zoo()
     if zoo_id not in zoo:
-        close = difflib.get_close_matches(zoo_id, zoo, n=5, cutoff=0.4)
-        like = f"; like it: {', '.join(close)}" if close else ""
-        raise ValueError(
-            f"unknown model {zoo_id!r} of the {len(zoo)} in RobustBench's {DATASET} {THREAT_MODEL} zoo{like}"
-        )
+        raise unknown_model(zoo_id, zoo)
     return zoo[zoo_id]
 
 
@@ -180,7 +183,7 @@ def _pretrained(zoo_id: str, model_dir: Path) -> nn.Module:
 
 def _checkpoints(zoo_id: str, model_dir: Path) -> list[Path]:
     """Where RobustBench looks for the weights, and puts them."""
-    path, drive = model_dir / DATASET / THREAT_MODEL / f"{zoo_id}.pt", _entry(zoo_id)["gdrive_id"]
+    path, drive = checkpoint(zoo_id, model_dir), _entry(zoo_id)["gdrive_id"]
     return [Path(f"{path}_m{i}.pt") for i in range(len(drive))] if isinstance(drive, list) else [path]
 
 

@@ -148,6 +148,12 @@ def _repair_warnings() -> Generator[None]:
 
 
 @contextmanager
+def _repair_cuda() -> Generator[None]:
+    with replaced(Tensor, "cuda", lambda tensor, *_, **__: tensor):
+        yield
+
+
+@contextmanager
 def _lend_images(x: Tensor, y: Tensor) -> Generator[None]:
     data = importlib.import_module("robustbench.data")
     loaders: dict[Any, Any] = data._clean_dataset_loaders
@@ -243,6 +249,14 @@ REPAIRS = (
         until="robustbench uses ctx.saved_tensors and timm.layers",
         needed=lambda: _says("robustbench", "model_zoo/architectures/dm_rn.py", "saved_variables"),
         apply=_repair_warnings,
+    ),
+    Repair(
+        what="Bai2023Improving_edm moves constants to a GPU while it is built, and from there to where the images are",
+        until="robustbench's bit_rn.py registers them as buffers",
+        needed=lambda: (
+            _says("robustbench", "model_zoo/architectures/bit_rn.py", ".cuda()") and not torch.cuda.is_available()
+        ),
+        apply=_repair_cuda,
     ),
     IMAGES,
 )
