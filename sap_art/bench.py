@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from sap_art import __version__, data, kernels, portfolio, protocol
 from sap_art.attacks.cost import count_passes
 from sap_art.devices import require_device
 from sap_art.entries import Entry, fingerprint, make_entry
+from sap_art.forecast import Forecast, forecast_entry
 from sap_art.integrations.robustbench_json import export
+from sap_art.models import Loader
 from sap_art.protocol.assemble import to_record
 from sap_art.protocol.campaign import Job
 from sap_art.record import DataInfo, Record, write_json
@@ -31,8 +34,9 @@ from sap_art.tiers import TIERS
 
 @dataclass(frozen=True)
 class Watch:
-    """What a run tells while it works: passes expected in all, passes done, and what it is doing."""
+    """What a run tells: before it works what is left to do, then passes expected in all, done, and what it is doing."""
 
+    forecast: Callable[[list[Forecast]], None] = lambda left: None
     expect: Callable[[int], None] = lambda passes: None
     advance: Callable[[int], None] = lambda passes: None
     announce: Callable[[str], None] = lambda stage: None
@@ -43,7 +47,8 @@ def run_suite(
 ) -> list[Record]:
     """Evaluate every entry of ``suite`` and leave ``records/``, their ``.run.json`` and ``model_info/`` in ``output``.
 
-    A second call with the same arguments goes on where the first stopped; finished entries are read.
+    Models are named as for ``models.Loader``. A second call with the same arguments goes on where the first stopped;
+    finished entries are read.
 
     Raises:
         ValueError: bad images, labels, nets, policies or device, or an output folder of another run; before any work.
@@ -55,10 +60,14 @@ def run_suite(
         raise ValueError(f"images must have shape {data.IMAGE_SHAPES[suite.dataset]}, got {tuple(x.shape[1:])}")
     images = DataInfo(set=data.set_name(suite.dataset, source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
     x, y = x.to(where), y.to(where)
-    entries = [make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where) for e in suite.entries]
+    prepared = partial(make_entry, x=x, y=y, seed=suite.seed, device=where, load=Loader())
+    entries = [prepared(e.name, e.model, e.policy) for e in suite.entries]
     store = Store.open(output, _manifest(suite, images, entries, x))
-    watch.expect(sum(_passes(suite, entry, images=len(x)) for entry in entries))
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        left = [entry for entry in entries if not _record_path(store, entry).exists()]
+        if left:
+            watch.forecast([forecast_entry(entry, x, passes=_passes(suite, entry, images=len(x))) for entry in left])
+        watch.expect(sum(_passes(suite, entry, images=len(x)) for entry in entries))
         return [_finish(suite, entry, images, (x, y), store, watch) for entry in entries]
 
 
@@ -79,7 +88,7 @@ def _finish(
 ) -> Record:
     tier = TIERS[suite.tier]
     passes = _passes(suite, entry, images=images.n)
-    path = store.records / f"{entry.name}.json"
+    path = _record_path(store, entry)
     if path.exists():
         watch.advance(passes)
         return Record.read(path)
@@ -102,6 +111,10 @@ def _finish(
     export(record, store.root)
     record.write(store.records)
     return record
+
+
+def _record_path(store: Store, entry: Entry) -> Path:
+    return store.records / f"{entry.name}.json"
 
 
 def _passes(suite: Suite, entry: Entry, *, images: int) -> int:

@@ -39,11 +39,15 @@ def bench(
     output: Annotated[Path, typer.Option(help="Folder for records/, their sidecars and model_info/.")],
     suite: Annotated[str, typer.Option(help="Shipped suite by name, or FILE.toml.")] = "smoke",
     model: Annotated[
-        str | None, typer.Option(help="Net by name, PACKAGE.MODULE:FUNCTION or FILE.py:FUNCTION; replaces the entries.")
+        str | None,
+        typer.Option(
+            help="Net by name, PACKAGE.MODULE:FUNCTION, FILE.py:FUNCTION or robustbench:ID; replaces the entries."
+        ),
     ] = None,
     policy: Annotated[
         list[str] | None, typer.Option(help="With --model: defence, such as sap:100; repeatable.")
     ] = None,
+    tier: Annotated[str | None, typer.Option(help="Instead of the suite's: smoke, quick, full or audit.")] = None,
     data: Annotated[str | None, typer.Option(help="Data folder or FILE.npz; else SAP_ART_DATA, else bundled.")] = None,
     images: Annotated[int | None, typer.Option(help="First N test images.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius, such as 8/255.")] = None,
@@ -65,7 +69,7 @@ def bench(
         chosen = with_entries(chosen, model, policy or [])
     elif policy:
         raise ValueError("--policy needs --model: a suite names its own entries")
-    given = {name: value for name, value in (("images", images), ("eps", eps)) if value is not None}
+    given = {name: value for name, value in (("tier", tier), ("images", images), ("eps", eps)) if value is not None}
     chosen = replace(chosen, **given)
     console = Console()
     with bar(console) as watch:
@@ -85,6 +89,7 @@ def bench(
 @app.command()
 def forecast(
     suite: Annotated[str, typer.Argument(help="Shipped suite by name, or FILE.toml.")],
+    tier: Annotated[str | None, typer.Option(help="Instead of the suite's: smoke, quick, full or audit.")] = None,
     images: Annotated[int | None, typer.Option(help="First N test images.")] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Devices that share the images.")] = 1,
     rate: Annotated[
@@ -100,13 +105,15 @@ def forecast(
     from sap_art.forecast import forecast_suite
 
     chosen = suites.load(suite)
-    chosen = chosen if images is None else replace(chosen, images=images)
+    given = {name: value for name, value in (("tier", tier), ("images", images)) if value is not None}
+    chosen = replace(chosen, **given)
     total = 0.0
     for found in forecast_suite(chosen, device=device, source=data, rate=rate):
         hours = found.hours(gpus=gpus)
         total += hours
         typer.echo(f"{found.entry}: {found.passes:,} passes at {found.rate:,.0f} a second: {hours:.2f} h")
-    typer.echo(f"{chosen.name}, {chosen.images} images, on {gpus} x {device}: at most {total:.2f} h")
+    devices = f"{gpus} x {device}" if rate is None else f"{gpus} of that rate"
+    typer.echo(f"{chosen.name}, {chosen.images} images, on {devices}: at most {total:.2f} h")
     return DONE
 
 
@@ -178,13 +185,22 @@ def game(
 
 @app.command()
 def zoo() -> int:
-    """List the nets that can be named: checkpoint, accuracy, size, and what is missing."""
+    """List the nets that can be named, RobustBench's too: checkpoint, accuracy, size, and what is missing."""
+    from sap_art.integrations.robustbench import zoo_models
+    from sap_art.integrations.robustbench.facts import checkpoint
     from sap_art.zoo import list_nets
 
     for net in list_nets():
         state = f"{net.bytes or 0:,} bytes" if net.present else "missing: train it with sap-art train"
         accuracy = "" if net.accuracy is None else f"{100 * net.accuracy:.2f} % clean, "
         typer.echo(f"{net.name}: {net.architecture}, {accuracy}{state}")
+    for model in zoo_models().values():
+        path = checkpoint(model.id)
+        files = list(path.parent.glob(f"{path.name}*"))
+        state = f"{sum(file.stat().st_size for file in files):,} bytes" if files else f"missing: {path}"
+        accuracy = f"{100 * model.clean:.2f} % clean, {100 * model.autoattack:.2f} % under AutoAttack"
+        size = f"{model.parameters / 1e6:.1f} M parameters, {model.sites} activations"
+        typer.echo(f"robustbench:{model.id}: {model.architecture}, {accuracy}, {size}, {state}")
     return DONE
 
 

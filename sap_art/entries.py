@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +35,17 @@ class Entry:
 
 
 def make_entry(
-    name: str, reference: str, policy: str | None, *, x: Tensor, y: Tensor, seed: int, device: torch.device
+    name: str,
+    reference: str,
+    policy: str | None,
+    *,
+    x: Tensor,
+    y: Tensor,
+    seed: int,
+    device: torch.device,
+    load: Callable[[str], nn.Module] = zoo.load_model,
 ) -> Entry:
-    """Load the net ``reference``, apply ``policy`` and try the model on one image.
+    """``load`` the net ``reference``, apply ``policy`` and try the model on one image.
 
     A module of the user's that is random without a policy is run as a foreign random model; a deterministic one is
     its own dense counterpart.
@@ -44,7 +53,7 @@ def make_entry(
     Raises:
         ValueError: unknown net or policy, a damaged checkpoint, a model that does not take these images or labels.
     """
-    net = zoo.load_model(reference).to(device)
+    net = load(reference).to(device)
     plain = net if isinstance(net, StochasticModel) else wrap(net)
     plain.reseed(derive_seed(seed, name))
     classes = _try(plain, x, y, reference)

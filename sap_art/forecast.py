@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sap_art import data, portfolio
 from sap_art.attacker import AttackerView
 from sap_art.attacks.cost import count_passes
 from sap_art.attacks.objective import loss_and_gradient
+from sap_art.defended import DefendedModel
 from sap_art.devices import require_device
 from sap_art.entries import Entry, make_entry
-from sap_art.stochastic import default_max_batch
+from sap_art.foreign import wrap
+from sap_art.integrations.robustbench import build
+from sap_art.integrations.robustbench.facts import CLASSES
+from sap_art.models import robustbench_id
+from sap_art.policies import parse_policy
+from sap_art.stochastic import StochasticModel
 from sap_art.suites import Suite
 from sap_art.tiers import TIERS
 
 MEASURED_SECONDS = 1.0
+MEASURED_ROWS_CPU, MEASURED_ROWS_GPU = 8, 64
+MEASURED_FORWARDS = 2
+BACKWARD = 2.0
+"""Forward passes that take as long as a backward pass, about."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Forecast:
 
 
 def forecast_suite(suite: Suite, *, device: str, source: str | None, rate: float | None) -> list[Forecast]:
-    """What each entry of the suite takes.
+    """What each entry of the suite takes; models of RobustBench's zoo need no checkpoint, random weights are as fast.
 
     Args:
         device: where the rate is measured, for about a second an entry.
@@ -45,31 +57,68 @@ def forecast_suite(suite: Suite, *, device: str, source: str | None, rate: float
 
     Raises:
         ValueError: bad nets, policies, device or images; a rate that is not above 0.
+        ImportError: the rate of models of RobustBench is to be measured, and it is not installed.
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"the rate must be above 0 passes a second, got {rate}")
     where = require_device(device)
-    rows = min(suite.images, default_max_batch(where), 64)
-    x, y = (t.to(where) for t in data.load(suite.dataset, n=rows, source=source))
+    x, y = (t.to(where) for t in data.load(suite.dataset, n=_rows(suite.images, where), source=source))
+    zoo_net = cache(lambda zoo_id: nn.Identity() if rate else build(zoo_id, seed=suite.seed).to(where))
     found: list[Forecast] = []
     for e in suite.entries:
-        entry = make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where)
+        if (zoo_id := robustbench_id(e.model)) is not None:
+            model, classes = _under_policy(zoo_net(zoo_id), e.policy), CLASSES
+        else:
+            entry = make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where)
+            model, classes = entry.model, entry.classes
         passes = portfolio.expected_passes(
-            entry.model, TIERS[suite.tier], suite.threat(), images=suite.images, classes=entry.classes
+            model, TIERS[suite.tier], suite.threat(), images=suite.images, classes=classes
         )
-        found.append(Forecast(entry.name, suite.images, passes, rate or measure_rate(entry, x, y)))
+        found.append(Forecast(e.name, suite.images, passes, rate or measure_rate(model, x, y)))
     return found
 
 
-def measure_rate(entry: Entry, x: Tensor, y: Tensor) -> float:
+def forecast_entry(entry: Entry, x: Tensor, *, passes: int) -> Forecast:
+    """What an entry that is about to be run on ``x`` (B, ...) takes, by a few of its forward passes.
+
+    A crash in a backward pass must wait for the attacks, which report it: ``BACKWARD`` stands in for one.
+    """
+    rows = x[: _rows(len(x), x.device)]
+
+    def work() -> None:
+        for _ in range(MEASURED_FORWARDS):
+            entry.model.single(rows)
+
+    with torch.no_grad(), entry.model.seeded(0):
+        work()
+        seconds = _timed(work, x.device)
+    return Forecast(entry.name, len(x), passes, 2 / (1 + BACKWARD) * MEASURED_FORWARDS * len(rows) / seconds)
+
+
+def measure_rate(model: StochasticModel, x: Tensor, y: Tensor) -> float:
     """Passes a second, forward and backward in turn, through the whole of ``x`` (B, ...)."""
-    view = AttackerView(entry.model, gradient=entry.model.estimators[0], draws=1)
+    view = AttackerView(model, gradient=model.estimators[0], draws=1)
     loss_and_gradient(view, x, y, loss="ce")  # whatever is compiled or allocated at first is not counted
-    with count_passes(entry.model) as passes:
-        start = time.perf_counter()
-        while time.perf_counter() - start < MEASURED_SECONDS:
-            loss_and_gradient(view, x, y, loss="ce")
-            if x.device.type == "cuda":
-                torch.cuda.synchronize(x.device)
-        seconds = time.perf_counter() - start
+    seconds = 0.0
+    with count_passes(model) as passes:
+        while seconds < MEASURED_SECONDS:
+            seconds += _timed(lambda: loss_and_gradient(view, x, y, loss="ce"), x.device)
     return (passes.forwards + passes.backwards) / seconds
+
+
+def _under_policy(net: nn.Module, policy: str | None) -> StochasticModel:
+    return wrap(net, dense=net) if policy is None else DefendedModel(net, parse_policy(policy), seed=0)
+
+
+def _rows(images: int, device: torch.device) -> int:
+    """Few enough on a CPU for large nets, enough on a GPU to fill it."""
+    return min(images, MEASURED_ROWS_CPU if device.type == "cpu" else MEASURED_ROWS_GPU)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that ``work`` takes on the device."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from sap_art.bench import Watch
+from sap_art.forecast import Forecast
 from sap_art.training import Progress as Step
 
 
@@ -24,6 +25,11 @@ def bar(console: Console) -> Generator[Watch]:
     with _bar(console, "passes") as progress:
         task = progress.add_task("loading", total=None)
 
+        def forecast(left: list[Forecast]) -> None:
+            hours, passes = sum(entry.hours(gpus=1) for entry in left), sum(entry.passes for entry in left)
+            text = f"{len(left)} entries, {passes:,} passes: {hours:.2f} h on this device, less where images fall early"
+            console.print(f"forecast: {text}", highlight=False)
+
         def announce(stage: str) -> None:
             progress.update(task, description=stage)
             if not console.is_terminal:
@@ -31,6 +37,7 @@ def bar(console: Console) -> Generator[Watch]:
                 console.print(f"{state.percentage:3.0f} % {state.elapsed or 0:5.0f} s  {stage}", highlight=False)
 
         yield Watch(
+            forecast=forecast,
             expect=lambda passes: progress.update(task, total=passes),
             advance=lambda passes: progress.advance(task, passes),
             announce=announce,

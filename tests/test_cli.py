@@ -31,6 +31,8 @@ def npz(path: Path, *, images: np.ndarray, labels: np.ndarray | None = None) -> 
     ("arguments", "message"),
     [
         (["--suite", "smok"], "unknown suite 'smok'"),
+        (["--tier", "huge"], "unknown tier 'huge'"),
+        (["--model", "robustbench:Standart"], "unknown model 'Standart' of the 76"),
         (["--model", "preact-resnet20", "--policy", "dropout:3"], "unknown policy 'dropout:3'"),
         (["--model", "preact-resnet20", "--policy", "sap:0"], "above 0"),
         (["--model", "preact-resnet20", "--policy", "sap:-100"], "above 0"),
@@ -176,6 +178,9 @@ def test_an_interrupted_run_says_that_it_can_go_on(
 
 
 def test_the_zoo_lists_the_shipped_net(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With its accuracy."""
+    """With its accuracy, and RobustBench's with what is published, which need a checkpoint."""
     assert run(monkeypatch, "zoo") == 0
-    assert "preact-resnet20: preact-resnet20" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "preact-resnet20: preact-resnet20, 91.68 % clean" in out
+    assert "robustbench:Standard: WideResNet-28-10, 94.78 % clean, 0.00 % under AutoAttack, 36.5 M parameters" in out
+    assert f"25 activations, missing: {Path('models/cifar10/Linf/Standard.pt')}" in out

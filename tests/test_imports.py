@@ -32,7 +32,7 @@ ROOMS = (
     "corruptions",
     "protocol",
     "integrations",
-    "bench forecast",
+    "bench forecast models",
     "doctor explain progress table",
     "cli",
 )

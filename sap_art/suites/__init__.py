@@ -21,7 +21,7 @@ _STRICT = {"extra": "forbid", "strict": True}
 
 @dataclass(frozen=True)
 class SuiteEntry:
-    """One net, with a policy or without: ``model`` as for ``zoo.load_model``, ``policy`` as for ``parse_policy``."""
+    """One net, with a policy or without: ``model`` as for ``models.Loader``, ``policy`` as for ``parse_policy``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
     model: str
