@@ -125,7 +125,7 @@ MIXED = np.array([[0.7, 0.3, 0.5], [0.3, 0.6, 0.5], [0.5, 0.5, 0.4]])
     ids=["mixed", "all equal", "pure", "draws shared"],
 )
 def test_the_intervals_hold_the_truth(truth: Floats, shared: bool) -> None:
-    """In 95 % less five s.e. or more of 40 data sets, for the value, for what randomising buys and for one policy alone."""
+    """In 95 % less five s.e. or more of 40 data sets: the value, what randomising buys, what one policy alone loses."""
     value = solve(truth).value
     true = {"value": value, "gain": value - truth.min(1).max(), "alone": value - truth[1].min()}
     hits = dict.fromkeys(true, 0)
@@ -136,6 +136,22 @@ def test_the_intervals_hold_the_truth(truth: Floats, shared: bool) -> None:
             hits[name] += estimate.low - 1e-12 <= true[name] <= estimate.high + 1e-12
 
     assert min(hits.values()) / 40 > 0.95 - 5 * math.sqrt(0.95 * 0.05 / 40)
+
+
+def test_intervals_are_what_one_half_s_choices_are_worth_on_the_other() -> None:
+    """Images that are all alike within a half: no sampling error, so the bounds themselves, computed by hand."""
+    even, odd = (np.array(m) for m in ([[6, 2], [2, 6], [1, 0]], [[2, 6], [4, 5], [0, 1]]))
+    correct = np.stack([even, odd] * 200, -1)  # of the one half 1/2 and 1/2, of the other the second, the first
+    report = analyse(Payoffs(("none", "rna:1", "sap:1"), ("a", "b"), 10, correct), seed=1)
+
+    assert report.value == pytest.approx((0.4, (0.3 + 0.2) / 2, (0.45 + 0.6) / 2))
+    assert report.exploitability[0] == pytest.approx((0, 0, (0.25 + 0.4) / 2))
+    assert report.exploitability[1] == pytest.approx((0.1, 0, (0.05 + 0.4) / 2))
+    assert report.exploitability[2] == pytest.approx((0.35, (0.2 + 0.1) / 2, (0.45 + 0.6) / 2))
+    assert report.gain == pytest.approx((0, 0, (0.25 + 0.4) / 2))
+    assert report.gain_over_sap == report.exploitability[2]
+    assert report.held_out_defender == pytest.approx((0.15, 0, 0.275))
+    assert report.held_out_attacker == pytest.approx((0.125, 0, 0.275))
 
 
 def test_a_policy_chosen_by_luck_does_not_make_randomising_worth_something() -> None:
