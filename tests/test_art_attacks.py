@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -270,6 +271,39 @@ def test_probabilities_are_those_of_the_log_probabilities() -> None:
     assert np.allclose(p, np.exp(logs.predict(x)), atol=1e-6)
     assert p.max() <= 1
     assert np.allclose(shares.class_gradient(x), p[:, :, None, None, None] * logs.class_gradient(x), atol=1e-6)
+
+
+def test_a_view_predicts_nan_for_nan_and_the_defence_refuses_it() -> None:
+    """SquareAttack makes candidates of 0/0 in L2 and drops those whose prediction is not better."""
+    row = next(row for row in TABLE if str(row) == "SquareAttack")
+    x, _, _ = points(TinyNet("image"), "own", 4)
+    spoiled = x.copy()
+    spoiled[1, 0, 0, 0] = np.nan
+    classifier = defended(row, **OFF)
+
+    predicted = classifier.attack_view(draws=1).predict(spoiled)
+
+    assert np.isnan(predicted[1]).all()
+    others = [0, 2, 3]
+    assert np.array_equal(predicted[others], classifier.attack_view(draws=1).predict(x[others]))
+    assert np.isnan(classifier.attack_view(draws=1).predict(spoiled[1:2])).all()
+    with pytest.raises(ValueError, match="NaN or inf"):
+        classifier.predict(spoiled)
+    with pytest.raises(ValueError, match="NaN or inf"):
+        classifier.attack_view().loss_gradient(spoiled, np.arange(4))
+
+
+def test_square_takes_the_way_that_it_takes_on_arts_own_classifier() -> None:
+    """In L2 on small images, where nearly every candidate is 0/0."""
+    row = dataclasses.replace(next(row for row in TABLE if str(row) == "SquareAttack-L2"), inputs="image")
+    own = plain(row)
+    x, y, _ = points(TinyNet("image"), "own", 4)
+    with isolated(AttackerView(own.model, gradient="autograd"), seed=0):
+        expected = row.attack(evasion, own).generate(x.copy(), y)
+
+    result = run(row, defended(row, **OFF).attack_view(draws=1))
+
+    assert np.abs(result.x_adv - expected).max() < 1e-5
 
 
 def test_newtonfool_lowers_the_probability_of_the_class() -> None:

@@ -185,6 +185,7 @@ class AttackView(Estimator):
     """
 
     slack = math.inf
+    forgiving = True
 
     def __init__(
         self,

@@ -35,10 +35,17 @@ class _TensorsToo:
     def predict(self: Any, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
         """(B, ...) in ``clip_values`` -> (B, C) logits or log-probabilities: one prediction, noise and all.
 
-        Always an array, as ART's is: its PGD with random restarts compares predictions of tensors by numpy.
+        Always an array, as ART's is: its PGD with random restarts compares predictions of tensors by numpy. Of an
+        attacker's view, images with NaN or inf have predictions of NaN: ART's SquareAttack divides by zero in L2, and
+        drops such candidates.
         """
-        x = _array(self._ready(x))
-        return PyTorchClassifier.predict(self, x, batch_size=batch_size, training_mode=training_mode, **kwargs)
+        if not (self.forgiving and (undefined := _undefined(x)).any()):
+            x = _array(self._ready(x))
+            return PyTorchClassifier.predict(self, x, batch_size=batch_size, training_mode=training_mode, **kwargs)
+        out = np.full((len(x), self.nb_classes), np.nan, dtype=np.float32)
+        if not undefined.all():
+            out[~undefined] = self.predict(_array(x)[~undefined], batch_size, training_mode, **kwargs)
+        return out
 
     def fit(self: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:
         """Train the net's weights *without* the defence, as ART's ``fit`` trains a net; afterwards in eval mode.
@@ -64,6 +71,7 @@ class Estimator(_TensorsToo, PyTorchClassifier):
     """
 
     slack = FAR
+    forgiving = False  # of NaN in what is predicted
 
     def __init__(
         self,
@@ -209,6 +217,14 @@ class Estimator(_TensorsToo, PyTorchClassifier):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._model = self._make_model_wrapper(state["_model"])
+
+
+def _undefined(x: Any) -> Array:
+    """(B, ...) -> (B,) bool: which images have NaN or inf; none of what is no array of floating-point numbers."""
+    x = _array(x) if isinstance(x, Tensor) else x
+    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.floating) or x.size == 0:
+        return np.zeros(1, dtype=bool)
+    return np.asarray(~np.isfinite(x.reshape(len(x), -1)).all(1))
 
 
 def _array(x: Array | Tensor) -> Array:
