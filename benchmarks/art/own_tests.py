@@ -2,8 +2,9 @@
 
 Three times: on ART's classifiers, after ``defend`` with a SAP that keeps every unit, and after ``defend`` with SAP at
 100 %. With the defence off each test must end as on ART's classifiers, failures with the same message, but for those in
-KNOWN; else it exits with 1. MNIST and ART's weights are not in the source distribution: scikit-learn's digits, and
-weights trained on them, stand in, so that comparisons with stored numbers fail on all three, alike.
+KNOWN; else it exits with 1. With SAP on, exact comparisons of two answers may fail. MNIST and ART's weights are not in
+the source distribution: scikit-learn's digits, and weights trained on them, stand in, so that comparisons with stored
+numbers fail on all three, alike.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ LAYERS = "takes its reference from model.children(), which here is the module ar
 BARE = "a net without activations: nothing to defend, and that is said"
 CAST = "ART hands float64 to the net with numpy 2; here it is cast"
 KNOWN = {
+    "test_boundary": CAST,
+    "test_brendel_and_bethge": CAST,
     "test_defences_predict": CAST,
     "test_classifier_defended_images": CAST,
     "test_get_activation_modular": LAYERS,
@@ -30,6 +33,8 @@ KNOWN = {
     "test_custom_loss_gradient_modular": LAYERS,
     "test_custom_loss_gradient_sequential": LAYERS,
     "test_over_the_air": BARE,
+    "test_square_attack.test_generate[2]": "asks about 0/0: the defence refuses NaN, an attack view does not",
+    "test_square_attack.test_generate[inf]": "goes on with the random numbers that the test before it has left",
     "test_pytorch_binary_pgd": "a net of 20 features, declared as one of images (1, 28, 28)",
 }
 SUITES = {
@@ -108,9 +113,10 @@ def report(results: dict[str, dict[str, tuple[str, str]]]) -> int:
             found = results[name].get(test, ("missing", ""))
             if found == expected or (name == "on" and found[0] == expected[0]):
                 continue
-            reason = next((reason for part, reason in KNOWN.items() if part in test), None)
-            surprises += name == "off" and reason is None
-            print(f"{name} {test}: {reason or 'UNEXPECTED'}\n    plain {expected}\n    here  {found}")
+            reason = next((reason for part, reason in KNOWN.items() if part in test), "")
+            surprises += name == "off" and not reason
+            reason = reason or ("UNEXPECTED" if name == "off" else "random?")
+            print(f"{name} {test}: {reason}\n    plain {expected}\n    here  {found}")
     return int(surprises > 0)
 
 
