@@ -166,6 +166,19 @@ def test_attacks_work_on_the_defence_itself(row: Row) -> None:
     assert result.net.forwards == result.module.forwards > 0
 
 
+@pytest.mark.parametrize("row", rows("works"))
+def test_what_works_here_works_on_arts_own_classifier(row: Row) -> None:
+    """As the page says."""
+    require_attack(row)
+    own = plain(row)
+    x, y, guides = points(TinyNet(row.inputs), row.labels, row.images)
+
+    with isolated(AttackerView(own.model, gradient="autograd"), seed=0):
+        x_adv = row.attack(evasion, own).generate(x.copy(), y, **row.call(guides))
+
+    require_points(row, Run(x, x_adv, Passes(), Passes()))
+
+
 @numpy2
 @pytest.mark.parametrize("row", rows("mended"))
 def test_what_is_mended_here_fails_on_arts_own_classifier(row: Row) -> None:
