@@ -47,6 +47,7 @@ class Row:
         labels: what its ``y`` is: the model's labels, other ones, or images to come near to.
         images: how many are attacked.
         probabilities: it wants these instead of logits.
+        leaves: it asks about points outside ``clip_values`` or of NaN, which the defence refuses and its view answers.
         ball: norm and radius that its points keep to.
         package: what has to be there and is not among ART's requirements.
         error: a part of the message where it fails or refuses; of ART's own classifier where it is mended.
@@ -65,6 +66,7 @@ class Row:
     labels: Labels = "own"
     images: int = 4
     probabilities: bool = False
+    leaves: bool = False
     ball: tuple[float, float] | None = None
     package: str = ""
     error: str = ""
@@ -238,14 +240,15 @@ TABLE = (
         "L1",
         GRADIENTS,
         settings=CARLINI | {"initial_const": 10.0, "binary_search_steps": 2},
+        leaves=True,
     ),
     Row(
         "NewtonFool",
         "L2",
-        "gradients of probabilities",
-        note="with log-probabilities its step has the wrong sign: take `attack_view(probabilities=True)`",
+        GRADIENTS,
+        note="takes logits for probabilities; those of an attack view are made so that it seeks p = 1 / C all the same",
         settings=_quiet(max_iter=3, batch_size=4),
-        probabilities=True,
+        leaves=True,
     ),
     Row("SaliencyMapMethod", "L0", GRADIENTS, settings=_quiet(theta=0.3, gamma=0.1, batch_size=4), labels="other"),
     Row(
@@ -263,6 +266,7 @@ TABLE = (
         GRADIENTS,
         note="one image at a time; with `y` given it is targeted, whatever `targeted` says",
         settings=_quiet(nb_steps=3, batch_size=4),
+        leaves=True,
         labels="other",
         images=1,
     ),
@@ -278,7 +282,8 @@ TABLE = (
         "UniversalPerturbation",
         "Linf",
         GRADIENTS,
-        note="its attackers `newtonfool`, `simba` and `vat` want `attack_view(probabilities=True)`",
+        note="its attackers `simba` and `vat` want `attack_view(probabilities=True)`",
+        leaves=True,
         settings=_quiet(attacker="fgsm", attacker_params={"eps": EPS}, eps=0.2, max_iter=2),
         ball=(INF, 0.2),
     ),
@@ -288,6 +293,7 @@ TABLE = (
         GRADIENTS,
         settings={"attacker": "fgsm", "attacker_params": {"eps": 0.3, "targeted": True}, "eps": 0.3, "max_iter": 2},
         labels="other",
+        leaves=True,
         ball=(INF, 0.3),
     ),
     Row(
@@ -426,11 +432,20 @@ TABLE = (
         "L2",
         SCORES,
         variant="L2",
-        note="divides by zero now and then (always where sides are below 10); an attack view predicts NaN for the NaN "
-        "that comes of it, and the attack drops them",
+        note="divides by zero where it has not moved an image yet, and may then be refused as below",
         settings=_quiet(eps=1.0, norm=2, max_iter=5),
         inputs="large",
         ball=(2, 1.0),
+    ),
+    Row(
+        "SquareAttack",
+        "L2",
+        SCORES,
+        variant="L2, sides below 10",
+        note="its first candidates are 0 / 0: an attack view predicts NaN for them, and the attack drops them",
+        settings=_quiet(eps=1.0, norm=2, max_iter=20),
+        ball=(2, 1.0),
+        leaves=True,
     ),
     Row(
         "SimBA",
@@ -456,6 +471,7 @@ TABLE = (
         note="differences of two noisy scores 1e-4 apart: an attack view needs very many draws",
         settings=_quiet(max_iter=5, learning_rate=0.2, initial_const=10.0, nb_parallel=8)
         | {"use_resize": False, "use_importance": False},
+        leaves=True,
     ),
     Row("PixelAttack", "L0", SCORES, settings=_quiet(th=3, es=1, max_iter=1)),
     Row(
@@ -594,14 +610,20 @@ RESULTS = {
 }
 HEAD = """# ART's evasion attacks on a defended classifier
 
-`tests/test_art_attacks.py` tries each row with ART 1.20.1 and numpy 2, on ART's own `PyTorchClassifier` and on
-`SAPClassifier(...).attack_view(...)`; the table is that of `tests/art_attacks.py`, which prints this page.
-"works" says that the attack reaches the defence with all its draws, gradients included, moves points and keeps to its
-ball; not that it is a good attack on a random model. Most of ART's attacks decide by single predictions which points to
-keep: give them a view of many draws, and score their points with `evaluate_art`. "—" is for other models.
+`tests/test_art_attacks.py` tries each row with ART 1.20.1 and numpy 2, on ART's own `PyTorchClassifier`, on the attack
+view (`SAPClassifier(...).attack_view(...)`, which is what to give to an attack) and on the defence itself; the table is
+that of `tests/art_attacks.py`, which prints this page. "works" says that the attack reaches the defence with all its
+draws, gradients included, moves points and keeps to its ball; not that it is a good attack on a random model. Most of
+ART's attacks decide by single predictions which points to keep: give them a view of many draws, and score their points
+with `evaluate_art`.
 
-| attack | norm or kind | needs | on ART's own classifier | here | remark |
-| --- | --- | --- | --- | --- | --- |
+The defence itself answers for images only: on their way some attacks ask about points outside `clip_values` or of NaN,
+which it **refuses** with a ValueError, and which the attack view answers, as ART's own classifier does. Attacks that
+want probabilities refuse logits themselves, with an error: give them `attack_view(probabilities=True)`. "—" is for
+other models.
+
+| attack | norm or kind | needs | on ART's own classifier | on the attack view | on the defence itself | remark |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -613,7 +635,8 @@ def markdown() -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     own, here = RESULTS[row.outcome]
     name = f"{row.name} ({row.variant})" if row.variant else row.name
-    return (name, row.norm, row.needs, own, here, row.note)
+    itself = "refused" if row.leaves else NOT if row.probabilities else here
+    return (name, row.norm, row.needs, own, here, itself, row.note)
 
 
 if __name__ == "__main__":

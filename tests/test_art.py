@@ -295,12 +295,11 @@ def test_the_view_averages_and_follows(x: Tensor) -> None:
     """It has the defence's weights and preprocessing, and goes along when the defence is changed."""
     classifier = sap(seed=0, preprocessing=(0.4, 0.3))
     view = classifier.attack_view(draws=500)
-    far = abs(np.exp(view.predict(x.numpy())) - softmax(plain(preprocessing=(0.4, 0.3)).predict(x.numpy()))).max()
+    far = abs(softmax(view.predict(x.numpy())) - softmax(plain(preprocessing=(0.4, 0.3)).predict(x.numpy()))).max()
     classifier.set_params(**OFF)
-    near = abs(np.exp(view.predict(x.numpy())) - softmax(plain(preprocessing=(0.4, 0.3)).predict(x.numpy()))).max()
+    near = abs(softmax(view.predict(x.numpy())) - softmax(plain(preprocessing=(0.4, 0.3)).predict(x.numpy()))).max()
 
     assert near < 1e-5 < far
-    assert (view.predict(x.numpy()) <= 0).all()
     assert view.module.net is classifier.module.net
 
 
@@ -516,7 +515,9 @@ def test_votes_have_no_gradient(x: Tensor, y: Tensor) -> None:
     [
         (np.full((1, *SHAPE), np.nan, dtype=np.float32), "NaN or inf"),
         (np.full((1, *SHAPE), np.inf, dtype=np.float32), "NaN or inf"),
-        (np.full((1, *SHAPE), 255, dtype=np.uint8), "outside clip_values"),
+        (np.full((1, *SHAPE), 255, dtype=np.uint8), r"\[255, 255\], outside clip_values \[0, 1\]: scale .* by 1/255"),
+        (np.full((1, *SHAPE), -0.1, dtype=np.float32), "outside clip_values .* preprocessing="),
+        (torch.full((1, *SHAPE), 1.001), "outside clip_values"),
         (np.full((1, 8, 8, 3), 0.5, dtype=np.float32), r"inputs must be \('B', 3, 8, 8\)"),
         (np.zeros((0, *SHAPE), dtype=np.float32), "B > 0"),
         (np.array([None], dtype=object), "array of objects"),
@@ -530,6 +531,36 @@ def test_bad_images(images: Any, message: str, y: Tensor) -> None:
             question(classifier, images, one_hot(y)[: len(images)])
     with pytest.raises(TypeError, match="numpy array or a torch tensor"):
         classifier.predict([[0.5]])
+
+
+def test_rounding_and_the_range_of_the_data_are_allowed(x: Tensor) -> None:
+    """A float above 1, per-channel clip values, or none."""
+    classifier = sap(**OFF)
+    classifier.predict(np.nextafter(np.ones_like(x.numpy()), np.float32(2)))
+    low, high = (np.array(ends, dtype=np.float32)[:, None, None] for ends in ((-2, -1, -2), (2, 2, 3)))
+    sap(**OFF, clip_values=(low, high)).predict(5 * x.numpy() - 2)
+    sap(**OFF, clip_values=None).predict(1000 * x.numpy())
+
+
+def test_a_view_answers_wherever_an_attack_goes(x: Tensor, y: Tensor) -> None:
+    """Outside clip_values all questions; of NaN predictions alone, which are NaN for those images and no others."""
+    view = sap(**OFF).attack_view(draws=1)
+    for name, question in QUESTIONS.items():
+        far = question(plain(), 9 * x.numpy() - 4, one_hot(y))
+        near = question(view, 9 * x.numpy() - 4, one_hot(y))
+        assert near.shape == far.shape
+        if "activations" in name:
+            np.testing.assert_allclose(near, far, atol=1e-4)
+    spoiled = x.numpy().copy()
+    spoiled[1, 0, 0, 0], spoiled[4] = np.nan, np.inf
+    others = [0, 2, 3, 5]
+
+    predicted = view.predict(spoiled)
+    assert np.isnan(predicted[[1, 4]]).all()
+    np.testing.assert_allclose(predicted[others], view.predict(x.numpy())[others], atol=1e-6)
+    assert np.isnan(view.predict(spoiled[1:2])).all()
+    with pytest.raises(ValueError, match="NaN or inf"):
+        view.loss_gradient(spoiled, one_hot(y))
 
 
 @pytest.mark.parametrize(

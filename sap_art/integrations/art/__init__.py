@@ -16,9 +16,10 @@ except ImportError as error:
         "sap_art.integrations.art needs ART: pip install 'adversarial-robustness-toolbox>=1.18,<2'"
     ) from error
 
-from sap_art.integrations.art.classifier import AttackView, SAPClassifier, defend
+from sap_art.integrations.art.classifier import SAPClassifier, defend
 from sap_art.integrations.art.preprocessor import SAPPreprocessor
 from sap_art.integrations.art.scoring import ArtEvaluation, SingleDrawWarning, evaluate_art
+from sap_art.integrations.art.view import AttackView
 
 __all__ = [
     "ArtEvaluation",

@@ -10,13 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Array = NDArray[Any]
-EXACT, FAR = 1e-6, 100.0
-"""How far beyond ``clip_values``, in units of their range, inputs may lie: where they are scored, and in an estimator.
-
-ART's NewtonFool, UniversalPerturbation, ShadowAttack and ZooAttack leave ``clip_values`` on their way, by more than
-their range even, so an estimator refuses only what is of another scale, such as 0 to 255 for 0 to 1, and an attack view
-nothing.
-"""
+ROUNDING = 1e-6
+"""How far beyond ``clip_values`` inputs may lie, in units of their range."""
 
 
 def require_device_type(device_type: str | None, model: nn.Module) -> str:
@@ -34,12 +29,12 @@ def require_device_type(device_type: str | None, model: nn.Module) -> str:
     return device_type
 
 
-def ready_inputs(x: Any, *, shape: tuple[int, ...], clip_values: Any, slack: float) -> Array | Tensor:
-    """``x`` (B, *shape), integers as float32, at most ``slack`` ranges beyond ``clip_values`` (their envelope).
+def ready_inputs(x: Any, *, shape: tuple[int, ...]) -> Array | Tensor:
+    """``x`` (B, *shape), integers as float32.
 
     Raises:
         TypeError: neither an ndarray nor a tensor.
-        ValueError: another shape, no images, NaN or inf, values outside.
+        ValueError: another shape, no images.
     """
     if not isinstance(x, np.ndarray | Tensor):
         raise TypeError(f"inputs must be a numpy array or a torch tensor, got {type(x).__name__}")
@@ -47,19 +42,28 @@ def ready_inputs(x: Any, *, shape: tuple[int, ...], clip_values: Any, slack: flo
         raise ValueError("inputs must be one array of numbers, got an array of objects: images must have one shape")
     if len(x) == 0 or tuple(x.shape[1:]) != shape:
         raise ValueError(f"inputs must be {('B', *shape)} with B > 0, got {tuple(x.shape)}")
-    x = _floating(x)
+    return _floating(x)
+
+
+def require_range(x: Array | Tensor, clip_values: Any) -> None:
+    """Finite values within ``clip_values`` (of those for each channel their envelope; None is any range).
+
+    Raises:
+        ValueError: NaN or inf, values outside.
+    """
     plain = x.detach() if isinstance(x, Tensor) else x
     low, high = float(plain.min()), float(plain.max())
     if not np.isfinite([low, high]).all():
-        raise ValueError("inputs contain NaN or inf")
-    if clip_values is not None:
-        bottom, top = float(np.min(clip_values[0])), float(np.max(clip_values[1]))
-        if max(bottom - low, high - top) > slack * (top - bottom):
-            raise ValueError(
-                f"inputs lie in [{low:.6g}, {high:.6g}], outside clip_values [{bottom:.6g}, {top:.6g}]: "
-                "scale them, or build the estimator with the clip_values of your data"
-            )
-    return x
+        raise ValueError("inputs contain NaN or inf; give attacks that make some on their way .attack_view()")
+    if clip_values is None:
+        return
+    bottom, top = float(np.min(clip_values[0])), float(np.max(clip_values[1]))
+    if max(bottom - low, high - top) > ROUNDING * (top - bottom):
+        raise ValueError(
+            f"inputs lie in [{low:.6g}, {high:.6g}], outside clip_values [{bottom:.6g}, {top:.6g}]: scale them (bytes "
+            "by 1/255; mean and deviation belong in preprocessing=), or build the estimator with the clip_values of "
+            "your data; give attacks that leave them on their way .attack_view()"
+        )
 
 
 def ready_labels(y: Any, *, images: int, classes: int, like: Array | Tensor) -> Array | Tensor:

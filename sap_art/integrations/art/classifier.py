@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -15,6 +14,7 @@ from sap_art.defended import Predictor
 from sap_art.integrations.art.choices import DEFENCE, changed_model, defended_module
 from sap_art.integrations.art.estimator import Estimator, Settings
 from sap_art.integrations.art.module import EstimatorModule
+from sap_art.integrations.art.view import AttackView
 from sap_art.policies import SAP, Policy
 
 
@@ -23,8 +23,11 @@ class SAPClassifier(Estimator):
 
     This is the defence: what is scored. Give attacks its ``attack_view``. What one noisy ``predict`` says of an
     adversarial example is one throw of the dice, and ART's attacks decide by such throws which images to leave alone:
-    score with ``evaluate_art``, which takes points within ``clip_values`` only; attacks may leave them on their way, so
-    the estimator itself refuses inputs of another scale (0 to 255 for 0 to 1), NaN and other shapes.
+    score with ``evaluate_art``.
+
+    It answers for images as the net takes them: values outside ``clip_values`` (bytes, or images that were standardised
+    already), NaN and other shapes raise ValueError. A few of ART's attacks leave ``clip_values`` on their way, which
+    the attack view allows them.
 
     Args:
         model: net (B, ...) -> (B, C) logits, put into eval mode; or a model that is random already (a
@@ -124,9 +127,9 @@ class SAPClassifier(Estimator):
 
         Args:
             gradient: ``bpda``, ``frozen``, ``autograd``, or ``dense`` (the net without the defence).
-            draws: averaged in each prediction and gradient, as log of the mean softmax.
-            probabilities: the mean softmax itself, which NewtonFool, SimBA and VirtualAdversarialMethod are made for;
-                losses of logits, and with them most other attacks, then go wrong.
+            draws: averaged in each prediction and gradient: logits of the mean softmax.
+            probabilities: the mean softmax itself. SimBA and VirtualAdversarialMethod ask for it, and raise without;
+                losses of logits, and with them most other attacks, go wrong.
 
         Raises:
             ValueError: an estimator that the model does not offer, draws < 1.
@@ -165,40 +168,6 @@ class SAPClassifier(Estimator):
             out = cast(Tensor, self.model(torch.as_tensor(x).to(self.device)))
         if out.shape != (1, self.nb_classes):
             raise ValueError(f"nb_classes is {self.nb_classes}, but the net gives {tuple(out.shape)} for one image")
-
-
-class AttackView(Estimator):
-    """What an attack is given of a ``SAPClassifier``: an ART ``PyTorchClassifier`` over its ``AttackerView``.
-
-    Made by ``SAPClassifier.attack_view``. Its predictions are log-probabilities; gradients are those of the mean over
-    draws, also for attacks that rebuild a classifier from ``.model``. Never score it: it is not the defence.
-
-    Args:
-        model: an ``AttackerView``.
-        loss: torch loss of logits.
-        input_shape: of one image, without the batch axis.
-        nb_classes: C.
-        settings: as of ``SAPClassifier``.
-
-    Raises:
-        TypeError: a model that is not an ``AttackerView``.
-    """
-
-    slack = math.inf
-    forgiving = True
-
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: nn.Module,
-        input_shape: tuple[int, ...],
-        nb_classes: int,
-        **settings: Unpack[Settings],
-    ) -> None:
-        module = model if isinstance(model, EstimatorModule) else EstimatorModule(cast(AttackerView, model))
-        if not isinstance(module.inner, AttackerView):
-            raise TypeError(f"an AttackView is of an AttackerView, got {type(module.inner).__name__}")
-        super().__init__(module, loss, input_shape, nb_classes, **settings)
 
 
 def defend(classifier: PyTorchClassifier, *, percent: float | None = None, **defence: Any) -> SAPClassifier:

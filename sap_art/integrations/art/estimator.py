@@ -10,7 +10,7 @@ from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch import Tensor, nn
 
-from sap_art.integrations.art.checks import FAR, Array, ready_inputs, ready_labels, require_device_type
+from sap_art.integrations.art.checks import Array, ready_inputs, ready_labels, require_device_type, require_range
 from sap_art.integrations.art.module import EstimatorModule
 from sap_art.stochastic import StochasticModel
 
@@ -33,18 +33,17 @@ class _TensorsToo:
     """The two methods of which ART's metaclass, where it finds them in a classifier, makes arrays of tensors first."""
 
     def predict(self: Any, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
-        """(B, ...) in ``clip_values`` -> (B, C) logits or log-probabilities: one prediction, noise and all.
+        """(B, ...) -> (B, C) logits or log-probabilities: one prediction, noise and all.
 
-        Always an array, as ART's is: its PGD with random restarts compares predictions of tensors by numpy. Of an
-        attacker's view, images with NaN or inf have predictions of NaN: ART's SquareAttack divides by zero in L2, and
-        drops such candidates.
+        Always an array, as ART's is: its PGD with random restarts compares predictions of tensors by numpy. An attack
+        view predicts NaN for images with NaN or inf: SquareAttack divides by zero in L2, and drops what comes of it.
         """
-        if not (self.forgiving and (undefined := _undefined(x)).any()):
-            x = _array(self._ready(x))
-            return PyTorchClassifier.predict(self, x, batch_size=batch_size, training_mode=training_mode, **kwargs)
-        out = np.full((len(x), self.nb_classes), np.nan, dtype=np.float32)
-        if not undefined.all():
-            out[~undefined] = self.predict(_array(x)[~undefined], batch_size, training_mode, **kwargs)
+        x = _array(self._ready(x, undefined=True))
+        undefined = ~np.isfinite(x).reshape(len(x), -1).all(1)
+        given = np.nan_to_num(x, posinf=0, neginf=0) if undefined.any() else x
+        out = PyTorchClassifier.predict(self, given, batch_size=batch_size, training_mode=training_mode, **kwargs)
+        if undefined.any():
+            out[undefined] = np.nan
         return out
 
     def fit(self: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:
@@ -67,11 +66,10 @@ class Estimator(_TensorsToo, PyTorchClassifier):
     """An ART classifier around an ``EstimatorModule``.
 
     Arrays give arrays, tensors give tensors (``predict`` gives arrays); labels are indices or one-hot; inputs may be of
-    any number type. NaN, other shapes and inputs more than ``slack`` ranges beyond ``clip_values`` raise ValueError.
+    any number type. Other shapes raise ValueError; NaN and values outside ``clip_values`` too, unless ``tolerant``.
     """
 
-    slack = FAR
-    forgiving = False  # of NaN in what is predicted
+    tolerant = False
 
     def __init__(
         self,
@@ -194,8 +192,12 @@ class Estimator(_TensorsToo, PyTorchClassifier):
             kwargs["preprocessing"] = StandardisationMeanStdPyTorch(mean, std, device_type=self.device_type)
         super().set_params(**kwargs)
 
-    def _ready(self, x: Any) -> Array | Tensor:
-        return ready_inputs(x, shape=self.input_shape, clip_values=self.clip_values, slack=self.slack)
+    def _ready(self, x: Any, *, undefined: bool = False) -> Array | Tensor:
+        """``x`` as it should be; where the estimator is tolerant in any range, and ``undefined`` if that may be."""
+        x = ready_inputs(x, shape=self.input_shape)
+        if not (self.tolerant and undefined):
+            require_range(x, None if self.tolerant else self.clip_values)
+        return x
 
     def _labels(self, y: Any, x: Array | Tensor) -> Array | Tensor:
         return ready_labels(y, images=len(x), classes=self.nb_classes, like=x)
@@ -217,14 +219,6 @@ class Estimator(_TensorsToo, PyTorchClassifier):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._model = self._make_model_wrapper(state["_model"])
-
-
-def _undefined(x: Any) -> Array:
-    """(B, ...) -> (B,) bool: which images have NaN or inf; none of what is no array of floating-point numbers."""
-    x = _array(x) if isinstance(x, Tensor) else x
-    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.floating) or x.size == 0:
-        return np.zeros(1, dtype=bool)
-    return np.asarray(~np.isfinite(x.reshape(len(x), -1)).all(1))
 
 
 def _array(x: Array | Tensor) -> Array:

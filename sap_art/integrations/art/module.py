@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -22,7 +23,10 @@ class EstimatorModule(nn.Module):
 
     Args:
         inner: the random model or the view.
-        probabilities: the softmax of what ``inner`` gives, for attacks that take nothing else.
+        probabilities: of a view, the mean softmax p itself, for attacks that take nothing else. Otherwise a view gives
+            the logits log p + log C + 1 / C: NewtonFool (Jang et al. 2017, ACSAC) takes whatever it is given for
+            probabilities and seeks the point where that is 1 / C. Of these it is where p is 1 / C; of log p, which is
+            never positive, it would climb.
 
     Raises:
         ValueError: in ``forward``, if batch normalisation is in training mode, so that images would see each other;
@@ -53,11 +57,16 @@ class EstimatorModule(nn.Module):
         if self._undefended:
             return cast(Tensor, (self.stochastic.dense or self.stochastic)(inputs))
         require_eval(self)
-        out = cast(Tensor, self.inner(inputs))
-        out = out.softmax(-1) if self.probabilities else out
+        out = self._scores(cast(Tensor, self.inner(inputs)))
         if inputs.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise ValueError("this prediction has no gradient (votes have none): attack .attack_view(...) instead")
         return out
+
+    def _scores(self, out: Tensor) -> Tensor:
+        if not isinstance(self.inner, AttackerView):
+            return out
+        classes = out.shape[-1]
+        return out.softmax(-1) if self.probabilities else out + (math.log(classes) + 1 / classes)
 
     @contextmanager
     def undefended(self) -> Generator[None]:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from sap_art.attacks.isolation import seeded_generators
 from sap_art.evaluation import Evaluation
-from sap_art.integrations.art.checks import EXACT, Array, ready_inputs, ready_labels
-from sap_art.integrations.art.classifier import AttackView
+from sap_art.integrations.art.checks import Array, ready_inputs, ready_labels, require_range
 from sap_art.integrations.art.preprocessor import SAPPreprocessor
+from sap_art.integrations.art.view import AttackView
 from sap_art.randomness import derive_seed
 from sap_art.stochastic import StochasticModel
 
@@ -105,7 +105,8 @@ def evaluate_art(
 
 def _images(estimator: Any, x: Any, name: str) -> Array:
     try:
-        ready = ready_inputs(x, shape=tuple(estimator.input_shape), clip_values=estimator.clip_values, slack=EXACT)
+        ready = ready_inputs(x, shape=tuple(estimator.input_shape))
+        require_range(ready, estimator.clip_values)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return ready.detach().cpu().numpy() if isinstance(ready, Tensor) else ready
