@@ -116,6 +116,15 @@ def test_any_kind_of_input_gives_the_same_numbers(question: str, kind: str, x: T
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+def test_switched_off_its_gradient_of_a_layer_is_that_of_the_plain_classifier(x: Tensor) -> None:
+    """What FeatureCollision asks for."""
+    both = sap(**OFF), plain()
+    gradients = [e.custom_loss_gradient(torch.norm, x[:1].numpy(), x[1:2].numpy(), e.layer_names[2]) for e in both]
+
+    np.testing.assert_allclose(*gradients, atol=1e-5)
+    assert np.abs(gradients[0]).max() > 1e-3
+
+
 def test_labels_may_be_indices(x: Tensor, y: Tensor) -> None:
     """(B,) or (B, 1), arrays or tensors, beside images of the other kind."""
     classifier = sap(**OFF)
@@ -497,6 +506,16 @@ def test_views_are_no_defence() -> None:
         sap(lambda x: x)
 
 
+@pytest.mark.parametrize("settings", [{}, {"predictor": "mean_prob", "draws": 2}], ids=str)
+def test_a_view_of_a_softmax_is_refused(settings: dict[str, Any], x: Tensor) -> None:
+    """A second softmax would leave next to no gradient; the defence itself goes on giving what the net gives."""
+    classifier = sap(nn.Sequential(*tiny_net(), nn.Softmax(-1)).double(), **settings)
+    with pytest.raises(ValueError, match="leave out the net's own"):
+        classifier.attack_view()
+
+    assert classifier.predict(x.numpy()).shape == (6, CLASSES)
+
+
 def test_votes_have_no_gradient(x: Tensor, y: Tensor) -> None:
     """Said so, also by a rebuilt classifier; the view has one."""
     classifier = sap(predictor="vote", draws=3)
@@ -587,6 +606,8 @@ def test_what_the_net_cannot_do_is_said_when_it_is_built() -> None:
     """Classes, activations, devices, layers, keywords."""
     with pytest.raises(ValueError, match=r"nb_classes is 7, but the net gives \(1, 4\)"):
         SAPClassifier(tiny_net(), nn.CrossEntropyLoss(), SHAPE, 7)
+    with pytest.raises(ValueError, match=r"cannot take an image of input_shape \(3, 9, 9\): .*shapes"):
+        SAPClassifier(tiny_net(), nn.CrossEntropyLoss(), (3, 9, 9), CLASSES)
     with pytest.raises(ValueError, match="no activation was met"):
         sap(nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES)))
     with pytest.raises(ValueError, match="device_type must be"):

@@ -1,7 +1,8 @@
 """A pytest plugin for ART's own tests: their fixtures for PyTorch, stand-ins for what they download, and the defence.
 
 ART_TESTS_DEFENCE says on what they run: ``plain`` (ART's classifiers as they are), ``off`` (defended by a SAP that
-keeps every unit) or ``on`` (percent 100). ART_TESTS_DATA is a folder for the stand-ins.
+keeps every unit) or ``on`` (percent 100). What attacks ask outside ``clip_values`` or of NaN a defence refuses and its
+views answer; here it answers too, for its numbers are what is compared. ART_TESTS_DATA is a folder for the stand-ins.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def defended(classifier: Any) -> Any:
 
     if DEFENCE == "plain":
         return classifier
-    return defend(classifier, **({} if isinstance(classifier.model, EstimatorModule) else DEFENCES[DEFENCE]))
+    made = defend(classifier, **({} if isinstance(classifier.model, EstimatorModule) else DEFENCES[DEFENCE]))
+    made.tolerant = True
+    return made
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -123,12 +126,22 @@ def framework() -> str:
 @pytest.fixture(autouse=True)
 def _where_it_runs(request: pytest.FixtureRequest) -> None:
     """ART's markers: tests for some frameworks, or without some."""
-    only, without = request.node.get_closest_marker("only_with_platform"), request.node.get_closest_marker
-    skipped = getattr(without("skip_framework"), "args", ())
-    if (only and "pytorch" not in only.args) or {"pytorch", "dl_frameworks"} & set(skipped):
+    only, others, modules = (
+        getattr(request.node.get_closest_marker(name), "args", ())
+        for name in ("only_with_platform", "skip_framework", "skip_module")
+    )
+    if (only and "pytorch" not in only) or {"pytorch", "dl_frameworks"} & set(others):
         pytest.skip("not for PyTorch")
-    for name in getattr(without("skip_module"), "args", ()):
-        pytest.importorskip(name)
+    for name in modules:
+        pytest.importorskip(name, reason=f"ART's test needs {name}")
+
+
+@pytest.fixture(autouse=True)
+def _same_randomness() -> None:
+    """Of each test, whatever those before it drew from the global generators."""
+    from tests import utils
+
+    utils.master_seed(1234)
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
+from art.utils import is_probability
 from torch import Tensor, nn
 
 from sap_art.attacker import AttackerView
@@ -132,8 +134,11 @@ class SAPClassifier(Estimator):
                 losses of logits, and with them most other attacks, go wrong.
 
         Raises:
-            ValueError: an estimator that the model does not offer, draws < 1.
+            ValueError: an estimator that the model does not offer, draws < 1; a net that ends in a softmax, whose own
+                softmax would be taken again and leave next to no gradient.
         """
+        if is_probability(self._of_grey(self.module.single)[0].cpu().numpy()):
+            raise ValueError("the net gives probabilities; a view takes the softmax of logits: leave out the net's own")
         view = AttackerView(self.defence, gradient=gradient, draws=draws)
         module = EstimatorModule(view, probabilities=probabilities)
         return AttackView(module, self.loss, self.input_shape, self.nb_classes, **self.settings())
@@ -160,14 +165,21 @@ class SAPClassifier(Estimator):
             self.defence.reseed(seed)
 
     def _require_classes(self) -> None:
-        """Run one grey image, with noise of its own."""
+        """Raises ValueError if the net cannot take one image, or gives other than C numbers for it."""
+        try:
+            out = self._of_grey(self.model)
+        except RuntimeError as error:
+            raise ValueError(f"the net cannot take an image of input_shape {self.input_shape}: {error}") from error
+        if out.shape != (1, self.nb_classes):
+            raise ValueError(f"nb_classes is {self.nb_classes}, but the net gives {tuple(out.shape)} for one image")
+
+    def _of_grey(self, net: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``net`` makes of one grey image as preprocessed, with noise of its own."""
         clip: Any = (0.0, 1.0) if self.clip_values is None else self.clip_values
         grey = np.full((1, *self.input_shape), (np.min(clip) + np.max(clip)) / 2, dtype=np.float32)
         with torch.no_grad(), self.defence.seeded(0):
             x, _ = self._apply_preprocessing(grey, y=None, fit=False)
-            out = cast(Tensor, self.model(torch.as_tensor(x).to(self.device)))
-        if out.shape != (1, self.nb_classes):
-            raise ValueError(f"nb_classes is {self.nb_classes}, but the net gives {tuple(out.shape)} for one image")
+            return net(torch.as_tensor(x).to(self.device))
 
 
 def defend(classifier: PyTorchClassifier, *, percent: float | None = None, **defence: Any) -> SAPClassifier:

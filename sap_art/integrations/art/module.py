@@ -53,7 +53,7 @@ class EstimatorModule(nn.Module):
         return model.module if isinstance(model, ForeignModel) else model
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = x.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
+        inputs = self._cast(x)
         if self._undefended:
             return cast(Tensor, (self.stochastic.dense or self.stochastic)(inputs))
         require_eval(self)
@@ -61,6 +61,13 @@ class EstimatorModule(nn.Module):
         if inputs.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise ValueError("this prediction has no gradient (votes have none): attack .attack_view(...) instead")
         return out
+
+    def single(self, x: Tensor) -> Tensor:
+        """One draw of the random model: (B, ...) -> (B, C), what the net gives."""
+        return self.stochastic.single(self._cast(x))
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32))
 
     def _scores(self, out: Tensor) -> Tensor:
         if not isinstance(self.inner, AttackerView):
