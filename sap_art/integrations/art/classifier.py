@@ -130,8 +130,8 @@ class SAPClassifier(Estimator):
         Args:
             gradient: ``bpda``, ``frozen``, ``autograd``, or ``dense`` (the net without the defence).
             draws: averaged in each prediction and gradient: logits of the mean softmax.
-            probabilities: the mean softmax itself. SimBA and VirtualAdversarialMethod ask for it, and raise without;
-                losses of logits, and with them most other attacks, go wrong.
+            probabilities: the mean softmax itself, for SimBA and VirtualAdversarialMethod, which take nothing else; it
+                has no gradient, lest a loss of logits is taken of it.
 
         Raises:
             ValueError: an estimator that the model does not offer, draws < 1; a net that ends in a softmax, whose own

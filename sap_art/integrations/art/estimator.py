@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, cast
 
-import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from sap_art.integrations.art.checks import Array, ready_inputs, ready_labels, require_device_type, require_range
 from sap_art.integrations.art.module import EstimatorModule
+from sap_art.integrations.art.tensors import TensorsToo, as_array, as_given
 from sap_art.stochastic import StochasticModel
 
 FIXED = ("model", "input_shape", "nb_classes", "device_type")
@@ -29,40 +29,7 @@ class Settings(TypedDict, total=False):
     device_type: str | None
 
 
-class _TensorsToo:
-    """The two methods of which ART's metaclass, where it finds them in a classifier, makes arrays of tensors first."""
-
-    def predict(self: Any, x: Any, batch_size: int = 128, training_mode: bool = False, **kwargs: Any) -> Any:
-        """(B, ...) -> (B, C) logits or log-probabilities: one prediction, noise and all.
-
-        Always an array, as ART's is: its PGD with random restarts compares predictions of tensors by numpy. An attack
-        view predicts NaN for images with NaN or inf: SquareAttack divides by zero in L2, and drops what comes of it.
-        """
-        x = _array(self._ready(x, undefined=True))
-        undefined = ~np.isfinite(x).reshape(len(x), -1).all(1)
-        given = np.nan_to_num(x, posinf=0, neginf=0) if undefined.any() else x
-        out = PyTorchClassifier.predict(self, given, batch_size=batch_size, training_mode=training_mode, **kwargs)
-        if undefined.any():
-            out[undefined] = np.nan
-        return out
-
-    def fit(self: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> None:
-        """Train the net's weights *without* the defence, as ART's ``fit`` trains a net; afterwards in eval mode.
-
-        SAP is for nets that were trained without it (Dhillon et al. 2018, arXiv:1803.01442, abstract): its noise is
-        made for inference, the identity of its backward pass is an attacker's estimate and no gradient of a training
-        loss, and votes have none at all. To train through noise, train the module yourself.
-        """
-        x = self._ready(x)
-        y = self._labels(y, x)
-        try:
-            with self.module.undefended():
-                PyTorchClassifier.fit(self, _array(x), _array(y), *args, **kwargs)
-        finally:
-            self._model.eval()
-
-
-class Estimator(_TensorsToo, PyTorchClassifier):
+class Estimator(TensorsToo, PyTorchClassifier):
     """An ART classifier around an ``EstimatorModule``.
 
     Arrays give arrays, tensors give tensors (``predict`` gives arrays); labels are indices or one-hot; inputs may be of
@@ -126,21 +93,21 @@ class Estimator(_TensorsToo, PyTorchClassifier):
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> Any:
         """Gradient of the loss of one prediction: (B, ...), labels -> (B, ...)."""
         x = self._ready(x)
-        given = x if self.all_framework_preprocessing else _array(x)
+        given = x if self.all_framework_preprocessing else as_array(x)
         y = self._labels(y, given)
-        return _as(super().loss_gradient(given, y, training_mode=training_mode, **kwargs), x)
+        return as_given(super().loss_gradient(given, y, training_mode=training_mode, **kwargs), x)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
         """Gradients of all outputs, or of each image's ``label``: (B, ...) -> (B, C, ...) or (B, 1, ...)."""
         x = self._ready(x)
         label = label.detach().cpu().numpy() if isinstance(label, Tensor) else label
-        return _as(super().class_gradient(_array(x), label=label, training_mode=training_mode, **kwargs), x)
+        return as_given(super().class_gradient(as_array(x), label=label, training_mode=training_mode, **kwargs), x)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:
         """Loss of one prediction: (B, ...), labels -> (B,), or a scalar for the reductions ``mean`` and ``sum``."""
         x = self._ready(x)
-        given = x if self.all_framework_preprocessing else _array(x)
-        return _as(super().compute_loss(given, self._labels(y, given), reduction=reduction, **kwargs), x)
+        given = x if self.all_framework_preprocessing else as_array(x)
+        return as_given(super().compute_loss(given, self._labels(y, given), reduction=reduction, **kwargs), x)
 
     def get_activations(
         self, x: Any, layer: int | str | None = None, batch_size: int = 128, framework: bool = False
@@ -160,14 +127,14 @@ class Estimator(_TensorsToo, PyTorchClassifier):
         if framework and isinstance(x, Tensor) and not self.all_framework_preprocessing:
             raise ValueError("no gradient passes through numpy preprocessing: use preprocessors of PyTorch")
         self._model.eval()
-        given = x if self.all_framework_preprocessing else _array(x)
+        given = x if self.all_framework_preprocessing else as_array(x)
         given, _ = self._apply_preprocessing(given, y=None, fit=False, no_grad=not framework)
         inputs = torch.as_tensor(given).to(self.device)
         if framework:
             return self.module.activations(inputs, name)
         with torch.no_grad():
             parts = [self.module.activations(part, name) for part in inputs.split(batch_size)]
-        return _as(torch.cat(parts).cpu().numpy(), x)
+        return as_given(torch.cat(parts).cpu().numpy(), x)
 
     def fit_generator(self, generator: Any, *args: Any, **kwargs: Any) -> None:
         """As ``fit``, with batches from an ART data generator."""
@@ -219,12 +186,3 @@ class Estimator(_TensorsToo, PyTorchClassifier):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._model = self._make_model_wrapper(state["_model"])
-
-
-def _array(x: Array | Tensor) -> Array:
-    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
-
-
-def _as(out: Any, x: Array | Tensor) -> Any:
-    """``out`` as an array or a tensor, as ``x`` is."""
-    return torch.from_numpy(out).to(x.device) if isinstance(x, Tensor) and isinstance(out, np.ndarray) else out

@@ -23,14 +23,15 @@ class EstimatorModule(nn.Module):
 
     Args:
         inner: the random model or the view.
-        probabilities: of a view, the mean softmax p itself, for attacks that take nothing else. Otherwise a view gives
-            the logits log p + log C + 1 / C: NewtonFool (Jang et al. 2017, ACSAC) takes whatever it is given for
+        probabilities: of a view, the mean softmax p itself, without a gradient (that of a loss of logits would be next
+            to none), for attacks that ask for nothing else. Otherwise a view gives the logits log p + log C + 1 / C:
+            NewtonFool (Jang et al. 2017, ACSAC) takes whatever it is given for
             probabilities and seeks the point where that is 1 / C. Of these it is where p is 1 / C; of log p, which is
             never positive, it would climb.
 
     Raises:
         ValueError: in ``forward``, if batch normalisation is in training mode, so that images would see each other;
-            or if a gradient is asked of what has none (the predictor ``vote``).
+            or if a gradient is asked of what has none (the predictor ``vote``, probabilities).
     """
 
     def __init__(self, inner: StochasticModel | AttackerView, *, probabilities: bool = False) -> None:
@@ -59,7 +60,7 @@ class EstimatorModule(nn.Module):
         require_eval(self)
         out = self._scores(cast(Tensor, self.inner(inputs)))
         if inputs.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
-            raise ValueError("this prediction has no gradient (votes have none): attack .attack_view(...) instead")
+            raise ValueError("votes and probabilities have no gradient: attack .attack_view() instead, of logits")
         return out
 
     def single(self, x: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class EstimatorModule(nn.Module):
         if not isinstance(self.inner, AttackerView):
             return out
         classes = out.shape[-1]
-        return out.softmax(-1) if self.probabilities else out + (math.log(classes) + 1 / classes)
+        return out.softmax(-1).detach() if self.probabilities else out + (math.log(classes) + 1 / classes)
 
     @contextmanager
     def undefended(self) -> Generator[None]:

@@ -23,6 +23,8 @@ from sap_art.integrations.art.view import AttackView
 from sap_art.randomness import derive_seed
 from sap_art.stochastic import StochasticModel
 
+OF_PROBABILITIES = ("SimBA", "VirtualAdversarialMethod")
+
 
 class SingleDrawWarning(UserWarning):
     """One prediction an image, as ART scores, says something else than many: report the many."""
@@ -74,7 +76,8 @@ def evaluate_art(
     Raises:
         TypeError: no classifier of ART, or an attack view.
         ValueError: images outside ``clip_values`` or not finite, before or after the attack, labels that do not fit,
-            no draws, targets without a targeted attack or the reverse, predictions that are not finite.
+            no draws, targets without a targeted attack or the reverse, a view of logits for an attack that takes
+            probabilities, predictions that are not finite.
     """
     if not isinstance(estimator, ClassifierMixin) or isinstance(estimator, AttackView):
         raise TypeError(f"evaluate_art scores a classifier of ART and no attack view, got {type(estimator).__name__}")
@@ -121,10 +124,18 @@ def _attacked(estimator: Any, attack: Any, images: Array, labels: Array, targets
         raise ValueError("a targeted attack needs targets=, an untargeted one takes none")
     if attack is None:
         return images
+    _require_probabilities(attack)
     aims = labels if targets is None else _labels(estimator, targets, images)
     with _seeded([estimator, getattr(attack, "estimator", None)], seed):
         x_adv = attack.generate(x=images.copy(), y=aims)
     return _images(estimator, x_adv, "the attack's points")
+
+
+def _require_probabilities(attack: Any) -> None:
+    """Raises ValueError where ART's own error would not say which view to take."""
+    view, name = getattr(attack, "estimator", None), type(attack).__name__
+    if name in OF_PROBABILITIES and isinstance(view, AttackView) and not view.module.probabilities:
+        raise ValueError(f"{name} takes probabilities, not logits: make it for .attack_view(probabilities=True)")
 
 
 @contextmanager
