@@ -619,8 +619,8 @@ with `evaluate_art`.
 
 The defence itself answers for images only: on their way some attacks ask about points outside `clip_values` or of NaN,
 which it **refuses** with a ValueError, and which the attack view answers, as ART's own classifier does. Attacks that
-want probabilities refuse logits themselves, with an error: give them `attack_view(probabilities=True)`, which has no gradient. "—" is for
-other models.
+want probabilities refuse logits themselves, with an error: give them `attack_view(probabilities=True)`, which has no
+gradient. "—" is for other models.
 
 | attack | norm or kind | needs | on ART's own classifier | on the attack view | on the defence itself | remark |
 | --- | --- | --- | --- | --- | --- | --- |
