@@ -51,7 +51,15 @@ KNOWN = (
 KNOWN_RANDOM = (
     Known("", "passed", "not equal", "two answers are compared"),
     Known("", "passed", "not almost equal", "two answers are compared"),
-    Known("test_brendel", "passed", "failure AssertionError", "asserts that its next prediction is wrong as well"),
+    Known("", "passed", "within 6 places", "two answers are compared"),
+    Known("test_newtonfool", "passed", "failure AssertionError: np.False_", "two answers are compared"),
+    Known(
+        "test_simba",
+        "passed",
+        "failure AssertionError: np.True_",
+        "single answers decide its search",
+    ),
+    Known("test_brendel", "passed", "failure AssertionError", "asserts that the next answer is wrong as well"),
 )
 SUITES = {
     "": ["classifiersFrameworks/test_pytorch.py", "estimators/classification/test_deeplearning_common.py"]
@@ -110,11 +118,13 @@ def run(root: Path, defence: str, arguments: argparse.Namespace) -> Run:
 
 
 def read(xml: Path) -> Run:
+    """The first outcome of each test: what is left by one that failed may fail once more when it is cleared away."""
     outcomes: Run = {}
     for case in ElementTree.parse(xml).getroot().iter("testcase"):
         bad = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         message = "" if bad is None else " ".join(bad.get("message", "").split())
-        outcomes[f"{case.get('classname')}.{case.get('name')}"] = ("passed" if bad is None else bad.tag, message[:200])
+        test = f"{case.get('classname')}.{case.get('name')}"
+        outcomes.setdefault(test, ("passed" if bad is None else bad.tag, message[:200]))
     return outcomes
 
 
