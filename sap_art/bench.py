@@ -22,7 +22,7 @@ from sap_art.attacks.cost import count_passes
 from sap_art.devices import require_device
 from sap_art.entries import Entry, fingerprint, make_entry
 from sap_art.forecast import Forecast, forecast_entry
-from sap_art.integrations.robustbench_json import export
+from sap_art.integrations.robustbench.export import export
 from sap_art.models import Loader
 from sap_art.protocol.assemble import to_record
 from sap_art.protocol.campaign import Job

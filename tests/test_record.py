@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sap_art import migrations, record_schema
-from sap_art.integrations.robustbench_json import eps_text, export
+from sap_art.integrations.robustbench.export import eps_text, export
 from sap_art.record import (
     AttackResult,
     Bin,

@@ -3,10 +3,10 @@
 from sap_art.integrations.robustbench.benchmarking import BenchmarkResult, benchmark
 from sap_art.integrations.robustbench.calibration import zoo_calibration
 from sap_art.integrations.robustbench.corruptions import export_corruptions
+from sap_art.integrations.robustbench.export import export
 from sap_art.integrations.robustbench.facts import ZooModel, zoo_model, zoo_models
 from sap_art.integrations.robustbench.loading import build, load_model, register
 from sap_art.integrations.robustbench.repairs import REPAIRS, Repair, repaired
-from sap_art.integrations.robustbench_json import export
 
 __all__ = [
     "REPAIRS",
