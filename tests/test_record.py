@@ -29,9 +29,8 @@ FOLDER = Path(__file__).parents[1] / "leaderboard" / "records"
 LEADERBOARD = sorted(p for p in FOLDER.glob("*.json") if not p.name.endswith(".run.json"))
 
 
-@pytest.fixture
-def record() -> Record:
-    """A small record with every field."""
+def small_record() -> Record:
+    """One with every field."""
     calibration = Calibration(16, 0.1, 0.5, 1.0, -0.1, [Bin(0.0, 0.5, 0), Bin(0.5, 1.0, 3, 0.9, 0.8)])
     return Record(
         entry="net-sap-100",
@@ -55,6 +54,12 @@ def record() -> Record:
         adversarial_sha256="2" * 64,
         counts_sha256="3" * 64,
     )
+
+
+@pytest.fixture
+def record() -> Record:
+    """A small record with every field."""
+    return small_record()
 
 
 def test_record_round_trip(tmp_path: Path, record: Record) -> None:

@@ -1,4 +1,10 @@
-"""Records in RobustBench's ``model_info`` schema: a superset of it, with everything of ours under one key."""
+"""Records in RobustBench's ``model_info`` schema: a superset of it, with everything of ours under the key ``sap_art``.
+
+Two readers of RobustBench 1.1.1 need an accuracy to sort by, ``list_available_models`` and ``generate_leaderboard``:
+they take ``external`` if a record has it and ``autoattack_acc`` else, and die of a TypeError where both are missing or
+``external`` is null. So each record here has ``external``, which is a number we measured, and no reader needs an
+``autoattack_acc`` that nobody measured; their template would show an empty column, ours shows a dash.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from sap_art.data import CLASS_NAMES
 from sap_art.record import Record, write_json
+from sap_art.tiers import STAND_ALONE
 
 EPS_DENOMINATOR = 255
 MAX_NUMERATOR = 64
@@ -15,17 +23,26 @@ MAX_NUMERATOR_ERROR = 1e-9
 
 
 def export(record: Record, root: Path) -> Path:
-    """Write ``root/model_info/<dataset>/<norm>/<entry>.json``; by rename, the same record gives the same bytes."""
-    return write_json(model_info(record), root / "model_info" / record.data.set / record.norm / f"{record.entry}.json")
+    """Write ``root/model_info/<dataset>/<norm>/<entry>.json``; by rename, the same record gives the same bytes.
+
+    Raises:
+        ValueError: entry, data set or norm is no name of a file.
+    """
+    parts = (record.data.set, record.norm, f"{record.entry}.json")
+    if wrong := [part for part in parts if Path(part).name != part or part == ".."]:
+        raise ValueError(f"{wrong[0]!r} must be the name of a file or folder, without a path")
+    return write_json(model_info(record), (root / "model_info").joinpath(*parts))
 
 
 def model_info(record: Record) -> dict[str, Any]:
     """The entry as RobustBench's readers expect it: accuracies are strings in percent, eps is ``8/255``.
 
-    ``external`` is our worst case T1. ``autoattack_acc`` only ever holds a real AutoAttack standard run and is absent
-    here, ``unreliable`` says whether a flag of level R was raised or an attack failed.
+    ``external`` is our worst case T1. ``autoattack_acc`` is there only if AutoAttack standard was run, on a net without
+    randomness. ``unreliable`` says whether a flag of level R was raised or an attack failed; the footnote says which.
+    Text is HTML, since RobustBench's templates take it for that.
     """
-    unreliable = record.verdict in ("unreliable", "failed")
+    worst = record.metrics["T1"]
+    standard = autoattack_standard(record)
     return {
         "name": html.escape(record.entry),
         "authors": "",
@@ -34,23 +51,67 @@ def model_info(record: Record) -> dict[str, Any]:
         "dataset": record.data.set,
         "architecture": html.escape(record.model.architecture),
         "eps": eps_text(record.eps),
-        "clean_acc": _percent(record.metrics["clean"].value),
-        "reported": _percent(record.metrics["T1"].value),
-        "external": _percent(record.metrics["T1"].value),
+        "clean_acc": percent(record.metrics["clean"].value),
+        "reported": percent(worst.value),
+        "external": percent(worst.value),
+        **({} if standard is None else {"autoattack_acc": percent(standard)}),
         "additional_data": False,
         "number_forward_passes": record.defence.draws,
-        "unreliable": unreliable,
-        "footnote": _footnote(record),
+        "unreliable": is_unreliable(record),
+        "footnote": html.escape(footnote(record)),
         "sap_art": {
             "protocol": record.protocol,
             "tier": record.tier,
             "verdict": record.verdict,
-            "flags_raised": [flag.code for flag in record.flags if flag.state == "raised"],
+            "flags_raised": raised(record),
             "images": record.data.n,
+            **({} if standard is None else {"autoattack_images": _autoattack_images(record)}),
             "ids_sha256": record.data.ids_sha256,
             "defence": record.defence.spec,
         },
     }
+
+
+def autoattack_standard(record: Record) -> float | None:
+    """What a whole AutoAttack standard reported, in [0, 1]; None if there was none, or on a random model.
+
+    It is one of the tier full's reference columns. Where classes are too few it runs in part, and that is not it.
+    """
+    whole = record.defence.spec == "none" and record.data.set in CLASS_NAMES
+    found = [a.reported for a in record.attacks if a.id == "autoattack-standard" and a.error is None]
+    return found[0] if whole and found else None
+
+
+def footnote(record: Record) -> str:
+    """Who attacked and what was scored, what makes the evaluation unreliable, and why RobustBench cannot list it."""
+    parts = [
+        f"{record.protocol}, tier {record.tier}: {record.norm} adversary who knows weights and law of the randomness "
+        f"but not the draw; scored on fresh draws of {record.data.n} images."
+    ]
+    if autoattack_standard(record) is not None:
+        parts.append(f"AutoAttack on the first {_autoattack_images(record)} of them.")
+    if is_unreliable(record):
+        parts.append(f"Evaluation unreliable: {unreliable_because(record)}.")
+    if record.defence.spec != "none":
+        parts.append(f"Random forward pass ({record.defence.spec}), so not eligible for RobustBench's main table.")
+    return " ".join(parts)
+
+
+def is_unreliable(record: Record) -> bool:
+    """Whether the verdict says that the numbers cannot be trusted."""
+    return record.verdict in ("unreliable", "failed")
+
+
+def unreliable_because(record: Record) -> str:
+    """The reasons for that verdict: flags of level R that were raised, attacks that crashed."""
+    crashed = [f"{attack.id} crashed" for attack in record.attacks if attack.error is not None]
+    flags = [flag.code for flag in record.flags if flag.state == "raised" and flag.level == "R"]
+    return ", ".join([*flags, *crashed]) or "an attack crashed"
+
+
+def raised(record: Record) -> list[str]:
+    """Codes of the flags that were raised."""
+    return [flag.code for flag in record.flags if flag.state == "raised"]
 
 
 def eps_text(eps: float) -> str:
@@ -62,14 +123,10 @@ def eps_text(eps: float) -> str:
     return f"{float(numerator):g}/{EPS_DENOMINATOR}"
 
 
-def _footnote(record: Record) -> str:
-    random = f" Random forward pass ({record.defence.spec}), so not eligible for RobustBench's main table."
-    return html.escape(
-        f"{record.protocol}, tier {record.tier}: {record.norm} adversary who knows weights and law of the randomness "
-        f"but not the draw; scored on fresh draws of {record.data.n} images."
-        + ("" if record.defence.spec == "none" else random)
-    )
-
-
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """A fraction as RobustBench writes it: ``89.69``."""
     return f"{100 * fraction:.2f}"
+
+
+def _autoattack_images(record: Record) -> int:
+    return min(record.data.n, STAND_ALONE)

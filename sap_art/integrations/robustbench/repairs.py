@@ -40,7 +40,7 @@ class Repair(NamedTuple):
 def repaired() -> Generator[ModuleType]:
     """Within, RobustBench works; gives the imported module, which can be imported by its own name from then on.
 
-    All of ``REPAIRS`` but ``IMAGES`` hold within and none afterwards. One thread at a time.
+    All of ``REPAIRS`` but ``IMAGES`` and ``TEMPLATE`` hold within and none afterwards. One thread at a time.
 
     Raises:
         ImportError: robustbench, pyautoattack or something that they need is not installed.
@@ -48,7 +48,7 @@ def repaired() -> Generator[ModuleType]:
     require_installed()
     with _USING, ExitStack() as undo:
         for repair in REPAIRS:
-            if repair is not IMAGES and repair.needed():
+            if repair not in (IMAGES, TEMPLATE) and repair.needed():
                 undo.enter_context(repair.apply())
         try:
             robustbench = importlib.import_module("robustbench")
@@ -166,6 +166,14 @@ def _lend_images(x: Tensor, y: Tensor) -> Generator[None]:
         loaders[cifar10] = before
 
 
+@contextmanager
+def _lend_template() -> Generator[None]:
+    template = importlib.import_module("robustbench.leaderboard.template")
+    ours = template.PackageLoader(__name__.rpartition(".")[0], "")
+    with replaced(template, "PackageLoader", lambda *_: ours):
+        yield
+
+
 # Whether they are needed.
 
 _AUTOATTACKS = ("autoattack", "pyautoattack")
@@ -217,6 +225,17 @@ IMAGES = Repair(
 )
 """Applied by our ``benchmark`` only: its repair takes the images (N, 3, 32, 32) and labels (N,) to lend."""
 
+TEMPLATE = Repair(
+    what="generate_leaderboard() has no template: the wheel lacks leaderboard.html.j2",
+    until="the wheel of robustbench holds leaderboard/leaderboard.html.j2",
+    needed=lambda: (
+        _says("robustbench", "leaderboard/template.py", "leaderboard.html.j2")
+        and not _says("robustbench", "leaderboard/leaderboard.html.j2", "models")
+    ),
+    apply=_lend_template,
+)
+"""Applied by our ``generate_leaderboard`` only."""
+
 REPAIRS = (
     Repair(
         what="robustbench imports pkg_resources, which setuptools 82 dropped",
@@ -259,4 +278,5 @@ REPAIRS = (
         apply=_repair_cuda,
     ),
     IMAGES,
+    TEMPLATE,
 )
