@@ -13,11 +13,11 @@ from sap_art import process
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-CORE_INCOMPLETE = 1
+CORE_INCOMPLETE = REFUSED = 1
 
 
 def main() -> None:
-    """Run ``sap-art``; exit status 0 done, 1 attack failed or core incomplete, 2 bad input, 130 interrupted."""
+    """Run ``sap-art``; status 0 done, 1 attack failed, core incomplete or refused, 2 bad input, 130 interrupted."""
     process.prepare()
     try:
         status = app(standalone_mode=False)
@@ -201,6 +201,37 @@ def zoo() -> int:
         accuracy = f"{100 * model.clean:.2f} % clean, {100 * model.autoattack:.2f} % under AutoAttack"
         size = f"{model.parameters / 1e6:.1f} M parameters, {model.sites} activations"
         typer.echo(f"robustbench:{model.id}: {model.architecture}, {accuracy}, {size}, {state}")
+    return DONE
+
+
+@app.command()
+def submit(
+    entry: Annotated[str, typer.Argument(help="An entry's name, with --records, or its record FILE.json.")],
+    to: Annotated[Path, typer.Option(help="New folder for the bundle.")],
+    records: Annotated[Path | None, typer.Option(help="OUTPUT of sap-art bench that has the entry.")] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(help="table, new-model, fixed-mask or external; repeatable; else all that are honest."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Hand in what is unreliable, with a footnote.")] = False,
+    data: Annotated[str | None, typer.Option(help="Images of the run: folder or FILE.npz, as in bench.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> int:
+    """Write what can honestly be handed in for an entry, to our table and to RobustBench; status 1 if it is refused."""
+    from sap_art.integrations.robustbench.submission import Refused, find_record
+    from sap_art.integrations.robustbench.submission import submit as write_bundle
+
+    try:
+        bundle = write_bundle(
+            find_record(entry, records), to, paths=path or None, force=force, source=data, device=device
+        )
+    except Refused as refusal:
+        typer.echo(f"sap-art: refused: {refusal}", err=True)
+        return REFUSED
+    for name, what in bundle.written.items():
+        typer.echo(f"{bundle.folder / name}: {what}")
+    for name, why in bundle.left_out.items():
+        typer.echo(f"not {name}: {why}")
     return DONE
 
 

@@ -1,0 +1,161 @@
+"""What a run of ``sap-art bench`` left of one entry: the model, its images and its worst points, all checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from sap_art import data
+from sap_art.devices import require_device
+from sap_art.entries import Entry, make_entry
+from sap_art.evaluation import Evaluation
+from sap_art.protocol.campaign import Job
+from sap_art.record import Record
+from sap_art.store import Store, tensor_sha256
+from sap_art.suites import Suite, SuiteEntry
+from sap_art.threat import ThreatModel
+from sap_art.tiers import TIERS
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One entry of a run: x (B, 3, H, W) float32 in [0, 1] and y (B,) on a device, where the model is too."""
+
+    record: Record
+    root: Path
+    entry: Entry
+    x: Tensor
+    y: Tensor
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What was allowed to the attacks."""
+        return ThreatModel(self.record.norm, self.record.eps)
+
+    def worst_points(self) -> Tensor:
+        """The points x* that the record's T1 was scored on: (B, 3, H, W) float32 in [0, 1], within eps of the images.
+
+        Raises:
+            ValueError: the file is missing or damaged, its points are not those of the record, or they lie outside of
+                the ball or of [0, 1], or are not finite.
+        """
+        points = _read_points(self.record, self.root).to(self.x.device)
+        if points.dtype != torch.float32:
+            raise ValueError(f"the worst points must be float32, got {points.dtype}")
+        self.threat.require(self.x, points)
+        return points
+
+    def score(self, points: Tensor) -> Evaluation:
+        """Fresh draws on the worst points, the same ones that the record's T1 rests on.
+
+        Raises:
+            ValueError: their accuracy is outside of the record's interval: this is not the model of the record.
+        """
+        record = self.record
+        noise = [f for f in record.flags if f.code == "batch-shared-noise" and f.state == "raised"]
+        self.entry.model.per_example &= not noise
+        job = Job(
+            entry=self.entry,
+            x=self.x,
+            y=self.y,
+            threat=self.threat,
+            tier=TIERS[record.tier],
+            seed=record.seeds["base"],
+            store=Store(self.root),
+        )
+        found, t1 = job.score(points, "worst case"), record.metrics["T1"]
+        if not t1.low <= found.accuracy <= t1.high:
+            raise ValueError(
+                f"{record.entry} is right on {100 * found.accuracy:.2f} % of its worst points, the record says "
+                f"{100 * t1.value:.2f} % [{100 * t1.low:.2f}, {100 * t1.high:.2f}]: this is not the model of the record"
+            )
+        return found
+
+
+def read_evidence(path: Path, record: Record, *, source: str | None, device: str) -> Evidence:
+    """The run in whose ``records/`` the file ``path`` with this record lies.
+
+    Args:
+        source: of the images, as in ``sap_art.data.load``.
+        device: where the model is to be run.
+
+    Raises:
+        ValueError: no folder of a run, or the model or the images at hand are not those of the record.
+        FileNotFoundError: the images, or the user's file that makes the net, are not there.
+    """
+    root, where = path.resolve().parent.parent, require_device(device)
+    suite, chosen = _read_suite(root, record.entry)
+    x, y = data.load(suite.dataset, n=record.data.n, source=source)
+    if data.ids_sha256(x, y) != record.data.ids_sha256:
+        raise ValueError(
+            f"these are not the images of {path.name}: SHA-256 {data.ids_sha256(x, y)}, the record has "
+            f"{record.data.ids_sha256}; give those of the run with --data"
+        )
+    _require_official_order(x, y, record)
+    x, y = x.to(where), y.to(where)
+    entry = make_entry(chosen.name, chosen.model, chosen.policy, x=x, y=y, seed=suite.seed, device=where)
+    for what in ("weights_sha256", "architecture"):
+        found, expected = getattr(entry.model_info, what), getattr(record.model, what)
+        if found != expected:
+            raise ValueError(f"{chosen.model} is not the net of {path.name}: {what} is {found}, was {expected}")
+    return Evidence(record, root, entry, x, y)
+
+
+def _read_suite(root: Path, entry: str) -> tuple[Suite, SuiteEntry]:
+    path = root / "suite.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{root} is no output folder of sap-art bench (no suite.json), so neither the points nor the settings of "
+            f"{entry} are there; run the suite with --output, or choose --path table, which needs the record alone"
+        )
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        entries = [SuiteEntry(**one) for one in content["entries"]]
+        settings: dict[str, Any] = {f.name: content[f.name] for f in fields(Suite)} | {"entries": entries}
+        suite = Suite(**settings)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    chosen = [one for one in entries if one.name == entry]
+    if not chosen:
+        raise ValueError(f"{path} has no entry {entry!r}, only {', '.join(one.name for one in entries)}")
+    return suite, chosen[0]
+
+
+def _read_points(record: Record, root: Path) -> Tensor:
+    """The selection whose points have the record's digest; where a run was taken up again there may be several."""
+    folder = root / "work" / record.entry
+    paths = sorted(folder.glob("selection-*.safetensors"))
+    if not paths:
+        raise ValueError(f"no worst points of {record.entry}: {folder} has no selection-*.safetensors")
+    for path in paths:
+        try:
+            points = load(path.read_bytes()).get("points")
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); delete it and its record, and run the suite again"
+            ) from error
+        if points is not None and tensor_sha256(points) == record.adversarial_sha256:
+            return points
+    raise ValueError(
+        f"the points in {', '.join(path.name for path in paths)} of {folder} are not those of the record (SHA-256 "
+        f"{record.adversarial_sha256}); delete file and record, and run the suite again"
+    )
+
+
+def _require_official_order(x: Tensor, y: Tensor, record: Record) -> None:
+    """The first images of CIFAR-10 are those that ship, whatever folder they came from."""
+    if record.data.set != "cifar10":
+        return
+    with resources.as_file(resources.files("sap_art") / "assets" / data.BUNDLE) as bundle:
+        official = data.load("cifar10", source=bundle)
+    n = min(len(x), len(official[0]))
+    if data.ids_sha256(x[:n], y[:n]) != data.ids_sha256(official[0][:n], official[1][:n]):
+        raise ValueError("these images are not the first of CIFAR-10's test set in the official order")
