@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sap_art.integrations.robustbench.export import eps_text, is_unreliable, unreliable_because
+from sap_art.integrations.robustbench.export import eps_text, is_unreliable, raised, unreliable_because
 from sap_art.record import Record
 
 TABLE, NEW_MODEL, FIXED_MASK, EXTERNAL = "table", "new-model", "fixed-mask", "external"
@@ -12,6 +12,9 @@ TEST_IMAGES = {"cifar10": 10_000}
 """Images of the test sets that RobustBench ranks on, of those that we have."""
 RANKED_EPS = {"Linf": 8 / 255, "L2": 0.5}
 RULES = "RobustBench lists models with non-zero gradients, a fully deterministic forward pass and no optimisation loop"
+
+BREAKS_THE_RULES = ("zero-or-non-finite-gradient", "test-time-optimisation")
+"""Flags of what those rules name besides randomness."""
 
 
 class Refused(Exception):  # noqa: N818  an answer, not a fault
@@ -34,6 +37,8 @@ def reason_against(path: str, record: Record) -> str | None:
         return f"RobustBench does not rank {record.norm} at {eps_text(record.eps)} on {record.data.set}"
     if path == NEW_MODEL and spec != "none":
         return f"{RULES}; {record.entry} is random ({spec})"
+    if path == NEW_MODEL and (broken := [code for code in raised(record) if code in BREAKS_THE_RULES]):
+        return f"{RULES}; {record.entry} has raised {', '.join(broken)}"
     if path == FIXED_MASK and not spec.startswith("sap:"):
         return f"there is no mask of SAP's to fix in {record.entry} ({spec})"
     return None
