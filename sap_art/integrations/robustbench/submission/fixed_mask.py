@@ -64,7 +64,7 @@ def fix_mask(model: DefendedModel, images: Tensor, *, seed: int) -> FixedMask:
         raise ValueError(f"only SAP has a mask that can be drawn from mean activations, got {policy.spec}")
     if len(images) == 0:
         raise ValueError("a mask needs images to draw it from, got none")
-    scales: list[Tensor] = []
+    scales, sites = list[Tensor](), model.rule or DEFAULT_SITES
 
     def visit(h: Tensor, site: Site) -> Tensor:
         share = mean_share(h)
@@ -72,9 +72,9 @@ def fix_mask(model: DefendedModel, images: Tensor, *, seed: int) -> FixedMask:
         scales.append(torch.where(share > 0, drawn, 1))
         return h * scales[-1]
 
-    with SiteScope(model.net, model.rule, visit):
+    with SiteScope(model.net, sites, visit):
         model.net(images)
-    return FixedMask(model.net, scales, sites=model.rule).eval()
+    return FixedMask(model.net, scales, sites=sites).eval()
 
 
 def mean_share(h: Tensor) -> Tensor:
