@@ -220,10 +220,12 @@ def submit(
     """Write what can honestly be handed in for an entry, to our table and to RobustBench; status 1 if it is refused."""
     from sap_art.integrations.robustbench.submission import Refused, find_record
     from sap_art.integrations.robustbench.submission import submit as write_bundle
+    from sap_art.models import Loader
 
     try:
+        found = find_record(entry, records)
         bundle = write_bundle(
-            find_record(entry, records), to, paths=path or None, force=force, source=data, device=device
+            found, to, paths=path or None, force=force, source=data, device=device, load_model=Loader()
         )
     except Refused as refusal:
         typer.echo(f"sap-art: refused: {refusal}", err=True)

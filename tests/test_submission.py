@@ -469,6 +469,34 @@ def test_the_run_itself_stays_as_it_was(output: Path, tmp_path: Path) -> None:
     assert contents(output) == before
 
 
+# Nets of RobustBench's own.
+
+
+def test_a_net_of_robustbench_s_is_named_as_there(output: Path, tmp_path: Path) -> None:
+    """Loaded as the run loaded it; the same net under SAP is not in its zoo."""
+    suite = json.loads((output / "suite.json").read_text())
+    names = {}
+    for one in suite["entries"][:2]:
+        before = SuiteEntry(**one).name
+        one["model"] = "robustbench:Wong2020Fast"
+        after = SuiteEntry(**one).name
+        names[before] = after
+        model = json.loads(record_of(output, before).read_text())["model"] | {"name": one["model"]}
+        change(record_of(output, before), entry=after, model=model)
+        record_of(output, before).rename(output / "records" / f"{after}.json")
+        (output / "work" / before).rename(output / "work" / after)
+    change(output / "suite.json", entries=suite["entries"][:2])
+    texts = {}
+    for before, entry in names.items():
+        # Another name is another seed of the draws: T1 says nothing here.
+        change(record_of(output, entry), metrics={k: {"value": 0.5, "low": 0.0, "high": 1.0} for k in ("clean", "T1")})
+        submit(record_of(output, entry), tmp_path / before, paths=["external"], load_model=lambda _: small())
+        texts[before] = (tmp_path / before / "external" / "issue.md").read_text()
+
+    assert "- **Model identifier(s)**: `Wong2020Fast`, as in the Model Zoo" in texts[PLAIN]
+    assert "- **Model identifier(s)**: (to be filled in)" in texts[RANDOM]
+
+
 # The command.
 
 

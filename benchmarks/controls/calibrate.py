@@ -47,9 +47,7 @@ def parse() -> argparse.Namespace:
 
 def run(folders: Sequence[Path], *, output: Path) -> list[Finding]:
     """Read, judge, print and write."""
-    others = {entry.name for name in suites.shipped() for entry in suites.load(name).entries}
-    others |= set(short_names(PLANTED).values())
-    roles = thresholds.read(THRESHOLDS, expected=expectations.read(EXPECTATIONS), others=others)
+    roles = thresholds.read(THRESHOLDS, expected=expectations.read(EXPECTATIONS), others=others())
     records = read(folders)
     findings = [thresholds.judge(code, roles[code], records) for code in RULES]
     text = markdown(records, findings)
@@ -73,6 +71,12 @@ def read(folders: Sequence[Path]) -> dict[str, Record]:
                 raise ValueError(f"{path}: there is another record of {name}; give one of each entry")
             found[name] = Record.read(path)
     return found
+
+
+def others() -> set[str]:
+    """Entries that the lists may name beside the controls."""
+    shipped = {entry.name for name in suites.shipped() for entry in suites.load(name).entries}
+    return shipped | set(short_names(PLANTED).values())
 
 
 def short_names(suite: Path) -> dict[str, str]:
@@ -119,8 +123,6 @@ def _section(finding: Finding) -> Iterator[str]:
 
 def _notes(finding: Finding) -> Iterator[str]:
     yield from (f"- Wrong: {text}" for text in finding.wrong)
-    if not finding.readings["must raise"] and not finding.unmeasured["must raise"]:
-        yield "- No entry must raise it, so at most its silence can be shown."
     yield from (f"- Not measured, {role}: {', '.join(names)}" for role, names in finding.unmeasured.items() if names)
 
 

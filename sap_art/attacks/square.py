@@ -72,9 +72,8 @@ def square(
         new, old = paired_losses(view, (proposed, held), labels, loss="margin", seed=fresh)
         better = new > old
         held = torch.where(better[:, None, None, None], proposed, held)
-        if iteration + 1 in marks:
-            remaining.hold(held)
-            finalists.append(remaining.ends.clone())
+        remaining.hold(held)
+        finalists += [remaining.ends.clone()] * marks.count(iteration + 1)
         if iteration + 1 in looks:
             held = held[remaining.look(held, iteration)]
             if len(remaining) == 0:

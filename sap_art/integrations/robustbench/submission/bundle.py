@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
+from sap_art import zoo
 from sap_art.integrations.robustbench.submission import rules, texts
 from sap_art.integrations.robustbench.submission.rules import PATHS
 from sap_art.integrations.robustbench.submission.writers import WRITERS, Case, write_text
@@ -51,6 +54,7 @@ def submit(
     force: bool = False,
     source: str | None = None,
     device: str = "cpu",
+    load_model: Callable[[str], nn.Module] = zoo.load_model,
 ) -> Submission:
     """Write the bundle of one entry into the new folder ``to``, all of it or nothing.
 
@@ -67,6 +71,7 @@ def submit(
         source: of the images of the run, as in ``sap_art.data.load``. The mask is drawn from training images where it
             is a directory, else from test images behind those of the run.
         device: where the model is to be run.
+        load_model: gives the net of a reference, as the run did; ``sap_art.models.Loader()`` knows RobustBench's too.
 
     Raises:
         Refused: rules forbid a path that was asked for, or the evaluation cannot be trusted and is not forced.
@@ -80,7 +85,7 @@ def submit(
     for name in paths or ():
         rules.require_allowed(name, record)
     chosen = list(dict.fromkeys(paths or rules.allowed_paths(record)))
-    case = Case(path, record, source, device)
+    case = Case(path, record, source, device, load_model)
     with _new_folder(to) as folder:
         written = {name: WRITERS[name](case, folder / name) for name in chosen}
         reasons = {name: rules.reason_against(name, record) or "not asked for" for name in PATHS if name not in chosen}

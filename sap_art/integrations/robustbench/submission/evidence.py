@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from sap_art import data
 from sap_art.devices import require_device
@@ -80,12 +82,15 @@ class Evidence:
         return found
 
 
-def read_evidence(path: Path, record: Record, *, source: str | None, device: str) -> Evidence:
+def read_evidence(
+    path: Path, record: Record, *, source: str | None, device: str, load_model: Callable[[str], nn.Module]
+) -> Evidence:
     """The run in whose ``records/`` the file ``path`` with this record lies.
 
     Args:
         source: of the images, as in ``sap_art.data.load``.
         device: where the model is to be run.
+        load_model: gives the net of a reference, as the run did.
 
     Raises:
         ValueError: no folder of a run, or the model or the images at hand are not those of the record.
@@ -101,7 +106,8 @@ def read_evidence(path: Path, record: Record, *, source: str | None, device: str
         )
     _require_official_order(x, y, record)
     x, y = x.to(where), y.to(where)
-    entry = make_entry(chosen.name, chosen.model, chosen.policy, x=x, y=y, seed=suite.seed, device=where)
+    prepared = partial(make_entry, x=x, y=y, seed=suite.seed, device=where, load=load_model)
+    entry = prepared(chosen.name, chosen.model, chosen.policy)
     for what in ("weights_sha256", "architecture"):
         found, expected = getattr(entry.model_info, what), getattr(record.model, what)
         if found != expected:

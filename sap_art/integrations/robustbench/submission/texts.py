@@ -12,6 +12,7 @@ from sap_art.record import Record, Value
 
 TO_FILL = "(to be filled in)"
 TOOL = "sap_art"
+ZOO_PREFIX = "robustbench:"
 
 
 def new_model(record: Record, worth: Worth, *, file: str, relative: str) -> str:
@@ -65,7 +66,10 @@ def external_evaluation(record: Record, draws: Sequence[float], *, file: str, sh
         _incomplete(record),
         "## Target model",
         _fields(
-            ("Model identifier(s)", f"{TO_FILL}, as in the Model Zoo; evaluated here as {_code(record.entry)}"),
+            (
+                "Model identifier(s)",
+                f"{_zoo_id(record) or TO_FILL}, as in the Model Zoo; evaluated here as {_code(record.entry)}",
+            ),
             ("Leaderboard(s)", f"{record.data.set}, {record.norm}, eps {eps_text(record.eps)}"),
         ),
         _target(record),
@@ -95,6 +99,12 @@ def overview(record: Record, written: Mapping[str, str], left_out: Mapping[str, 
         _fields(*((f"`{path}`", f"{why}.") for path, why in left_out.items())),
         "" if record.defence.spec == "none" else "A random model has no number that one file of images could show.",
     )
+
+
+def _zoo_id(record: Record) -> str:
+    """The id of a net of RobustBench's own that was evaluated as it is."""
+    name, own = record.model.name, record.defence.spec == "none" and record.model.name.startswith(ZOO_PREFIX)
+    return _code(name.removeprefix(ZOO_PREFIX)) if own else ""
 
 
 def _target(record: Record) -> str:

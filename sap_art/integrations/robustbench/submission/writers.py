@@ -39,10 +39,11 @@ class Case:
     record: Record
     source: str | None
     device: str
+    load_model: Callable[[str], nn.Module]
 
     @cached_property
     def evidence(self) -> Evidence:
-        return read_evidence(self.path, self.record, source=self.source, device=self.device)
+        return read_evidence(self.path, self.record, source=self.source, device=self.device, load_model=self.load_model)
 
 
 def _write_table(case: Case, folder: Path) -> str:
