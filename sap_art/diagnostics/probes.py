@@ -14,7 +14,7 @@ from sap_art.attacker import AttackerView
 from sap_art.attacks.objective import raw_loss_and_gradient
 from sap_art.calibration import output_kind
 from sap_art.diagnostics.same_law import independent_groups, same_law
-from sap_art.evaluation import evaluate
+from sap_art.evaluation import Evaluation, evaluate
 from sap_art.flags import flag, raised_if
 from sap_art.randomness import derive_seed
 from sap_art.record import Flag, GradientInfo
@@ -24,6 +24,8 @@ COPIES, CALLS = 8, 32
 HALF = 1000
 P_VALUE = 1e-3
 ZERO_SHARE = 0.01
+NOTICEABLE = 0.05
+"""A difference between probabilities that no rounding makes."""
 
 
 @torch.no_grad()
@@ -122,6 +124,20 @@ def repeats_its_draws(model: StochasticModel, x: Tensor, *, seed: int) -> bool:
         with model.seeded(derive_seed(seed, "repeats")):
             answers.append(model.single(x[:8]))
     return torch.equal(answers[0], answers[1])
+
+
+@torch.no_grad()
+def is_restless(model: StochasticModel, x: Tensor, *, seed: int) -> bool:
+    """Whether draws at the first image of ``x`` differ at all; of a model that is random elsewhere only they do not."""
+    with model.seeded(derive_seed(seed, "restless")):
+        first = model.single(x[:1])
+        return any(not torch.equal(first, model.single(x[:1])) for _ in range(CALLS))
+
+
+def largest_change(evaluation: Evaluation) -> float:
+    """The largest difference, between two draws at one image, of the probability of a class: in [0, 1]."""
+    p = evaluation.draw_log_probabilities.exp()
+    return float((p.amax(0) - p.amin(0)).max())
 
 
 def zero_or_non_finite(shares: dict[str, GradientInfo]) -> Flag:

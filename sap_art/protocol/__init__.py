@@ -38,7 +38,7 @@ class Findings:
 
 def run(job: Job) -> Findings:
     """Evaluate one entry. Finished units are read, not computed again; an attack that raises is kept as an error."""
-    shared_noise = probes.batch_shared_noise(job.model, job.x, seed=job.seed_for("shared noise"))
+    shared_noise = probes.batch_shared_noise(job.model, job.restless, seed=job.seed_for("shared noise"))
     if shared_noise.state == "raised":
         job.model.per_example = False  # from here on draws are made one by one
     state = checks.state_between_calls(job)  # before anything else has called the model often
@@ -50,6 +50,7 @@ def run(job: Job) -> Findings:
     names = ["clean", *(o.planned.id for o in finished)]
     worst = job.score(choice.points, "worst case")
     told = told_right(job, finished)
+    state = checks.really_deterministic(job, {**columns, "worst case": worst}) or state
     job.announce("probing the model")
     signals = checks.signals(job, finished)
     curve, monotone = checks.along_the_curve(job)

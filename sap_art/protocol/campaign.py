@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from sap_art.diagnostics import probes
 from sap_art.entries import Entry
 from sap_art.evaluation import Evaluation, evaluate
 from sap_art.portfolio import PlannedAttack, plan
-from sap_art.randomness import derive_seed
+from sap_art.randomness import derive_seed, make_generator
 from sap_art.selection import Choice, choose_worst
 from sap_art.stochastic import StochasticModel
 from sap_art.store import Store, Unit, tensor_sha256
@@ -43,6 +44,12 @@ class Job:
     def model(self) -> StochasticModel:
         """The model under attack."""
         return self.entry.model
+
+    @cached_property
+    def restless(self) -> Tensor:
+        """Images (B, ...) to probe the noise at: x, or points around them if no draw differs at the first of x."""
+        near = self.threat.random_start(self.x, make_generator(self.x.device, self.seed_for("restless"), "start"))
+        return self.x if probes.is_restless(self.model, self.x, seed=self.seed_for("restless")) else near
 
     def seed_for(self, *labels: object) -> int:
         """The seed of one named part of this entry's evaluation."""
@@ -83,7 +90,7 @@ def run_attacks(job: Job) -> list[Outcome]:
     """
     outcomes: list[Outcome] = []
     alive = torch.ones(len(job.x), dtype=torch.bool)
-    repeats = probes.repeats_its_draws(job.model, job.x, seed=job.seed_for("repeats"))
+    repeats = probes.repeats_its_draws(job.model, job.restless, seed=job.seed_for("repeats"))
     for planned in plan(job.model, job.tier, job.threat, classes=job.entry.classes):
         if planned.attack is known_seed and not repeats:
             continue

@@ -13,7 +13,7 @@ from sap_art.diagnostics import comparisons, convergence, probes
 from sap_art.diagnostics.finite_difference import finite_differences
 from sap_art.diagnostics.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
 from sap_art.evaluation import Evaluation
-from sap_art.flags import CRASHED, flag
+from sap_art.flags import CRASHED, flag, raised_if
 from sap_art.protocol.campaign import Job, Outcome, attack_alone
 from sap_art.randomness import make_generator
 from sap_art.record import Flag, GradientInfo
@@ -60,7 +60,7 @@ def of_the_model(job: Job) -> list[Flag]:
     """Flags that the model raises by itself."""
     seed = job.seed_for("probes")
     return [
-        probes.coupled_generator(job.model, job.x[:8], job.y[:8], seed=seed),
+        probes.coupled_generator(job.model, job.restless[:8], job.y[:8], seed=seed),
         probes.test_time_optimisation(job.model, job.x, seed=seed),
         probes.softmax_output(job.model, job.x[:STAND_ALONE], seed=seed),
     ]
@@ -73,7 +73,25 @@ def state_between_calls(job: Job) -> list[Flag]:
     if job.model.deterministic:
         return [flag("state-between-calls", "clear", "the model is deterministic")]
     job.announce("following the model over 2,000 calls")
-    return [probes.state_between_calls(job.model, job.x, job.y, seed=job.seed_for("state"))]
+    return [probes.state_between_calls(job.model, job.restless, job.y, seed=job.seed_for("state"))]
+
+
+def really_deterministic(job: Job, columns: dict[str, Evaluation]) -> list[Flag]:
+    """A flag raised if a model that was taken for deterministic answers points of an attack now this way, now that.
+
+    Then neither its noise was probed nor the attacker told of it: what was measured is no evaluation of this model.
+    """
+    if not job.model.deterministic:
+        return []
+    moves = {name: probes.largest_change(found) for name, found in columns.items()}
+    name = max(moves, key=lambda column: moves[column])
+    if moves[name] <= probes.NOTICEABLE:
+        return []
+    why = (
+        f"taken for deterministic, for its answers near the images never change; but draws at the points of {name} "
+        f"differ by up to {moves[name]:.2g} in probability: evaluate sap_art.wrap(module), which is taken for random"
+    )
+    return [raised_if(True, "state-between-calls", why, value=moves[name], threshold=probes.NOTICEABLE)]
 
 
 def signals(job: Job, finished: list[Outcome]) -> dict[str, list[GradientSignal]]:
@@ -93,7 +111,7 @@ def gradient_info(job: Job, found: dict[str, list[GradientSignal]]) -> dict[str,
     """What the record says of each estimator: its signal at the clean image, and differences of the loss beside it."""
     info = {name: points[0].info() for name, points in found.items()}
     x, y = job.x[:STAND_ALONE], job.y[:STAND_ALONE]
-    if not job.tier.directions or not probes.repeats_its_draws(job.model, x, seed=job.seed_for("repeats")):
+    if not job.tier.directions or not probes.repeats_its_draws(job.model, job.restless, seed=job.seed_for("repeats")):
         return info
     job.announce("finite differences")
     seed = job.seed_for("finite differences")
