@@ -104,6 +104,14 @@ def test_types_are_upstream_s(record: Record) -> None:
         assert always | {"external", "unreliable", "footnote"} <= set(found)
 
 
+def test_a_record_without_its_metrics_is_no_entry(record: Record) -> None:
+    """Each run measures them."""
+    for name in ("clean", "T1"):
+        left = {key: value for key, value in record.metrics.items() if key != name}
+        with pytest.raises(ValueError, match=f"has no metric {name}"):
+            model_info(replace(record, metrics=left))
+
+
 def test_percents_are_written_as_upstream_s(record: Record) -> None:
     """Two decimals, no sign; eps as a fraction."""
     for one in ours(record).values():
@@ -239,7 +247,8 @@ def test_an_export_stays_in_its_folder(tmp_path: Path, record: Record, change: s
     """Whatever a record calls its entry and its data."""
     for changed in (
         *([replace(record, entry=change)] if "/" in change else []),
-        *([replace(record, data=replace(record.data, set=change)), replace(record, norm=change)] if change else []),
+        replace(record, data=replace(record.data, set=change)),
+        replace(record, norm=change),
     ):
         with pytest.raises(ValueError, match="name of a file"):
             export(changed, tmp_path / "in" / "root")

@@ -9,6 +9,8 @@ from typing import Any
 
 from sap_art.corruptions.files import IMAGES
 from sap_art.corruptions.record import CorruptionRecord, published_mean
+from sap_art.integrations.robustbench.export import info_path, percent, to_fill_in
+from sap_art.integrations.robustbench.facts import DATASET
 from sap_art.record import write_json
 
 THREAT_MODEL = "corruptions"
@@ -21,13 +23,14 @@ def export_corruptions(record: CorruptionRecord, root: Path) -> Path:
     (``corruptions_mce``) is relative to AlexNet's errors, which RobustBench lost, and is absent.
 
     Raises:
-        ValueError: the record is a check without the files of CIFAR-10-C, or the file there is no JSON object.
+        ValueError: the record is a check without the files of CIFAR-10-C, its entry is no name of a file, or the file
+            there is no JSON object.
     """
-    path = root / "model_info" / "cifar10" / THREAT_MODEL / f"{record.entry}.json"
+    path = info_path(root, dataset=DATASET, threat_model=THREAT_MODEL, entry=record.entry)
     entry = corruption_info(record)
     before = _before(path)
     ours = {**before.get("sap_art", {}), **entry["sap_art"]}
-    described = {**_unknown(record), **before}  # what a user has filled in stays
+    described = {**to_fill_in(record.entry, record.model), **before}  # what a user has filled in stays
     return write_json({**described, **entry, "sap_art": ours}, path)
 
 
@@ -39,10 +42,10 @@ def corruption_info(record: CorruptionRecord) -> dict[str, Any]:
     """
     mean = published_mean(record)
     return {
-        "dataset": "cifar10",
-        "clean_acc": _percent(record.clean.value),
-        "reported": _percent(mean.value),
-        "corruptions_acc": _percent(mean.value),
+        "dataset": DATASET,
+        "clean_acc": percent(record.clean.value),
+        "reported": percent(mean.value),
+        "corruptions_acc": percent(mean.value),
         "number_forward_passes": record.defence.draws,
         "footnote": _footnote(record),
         "sap_art": {
@@ -54,18 +57,6 @@ def corruption_info(record: CorruptionRecord) -> dict[str, Any]:
                 "clean_images": record.clean_images,
             },
         },
-    }
-
-
-def _unknown(record: CorruptionRecord) -> dict[str, Any]:
-    """What RobustBench's readers ask for and a record does not know."""
-    return {
-        "name": html.escape(record.entry),
-        "authors": "",
-        "link": "",
-        "venue": "Unpublished",
-        "architecture": html.escape(record.model.architecture),
-        "additional_data": False,
     }
 
 
@@ -87,7 +78,3 @@ def _before(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("sap_art", {}), dict):
         raise ValueError(f"{path} is no entry in RobustBench's schema; delete it to have it written anew")
     return found
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sap_art.data import CLASS_NAMES
-from sap_art.record import Record, write_json
+from sap_art.record import ModelInfo, Record, Value, write_json
 from sap_art.tiers import STAND_ALONE
 
 EPS_DENOMINATOR = 255
@@ -26,12 +26,18 @@ def export(record: Record, root: Path) -> Path:
     """Write ``root/model_info/<dataset>/<norm>/<entry>.json``; by rename, the same record gives the same bytes.
 
     Raises:
-        ValueError: entry, data set or norm is no name of a file.
+        ValueError: entry, data set or norm is no name of a file, or the record lacks a metric that is exported.
     """
-    parts = (record.data.set, record.norm, f"{record.entry}.json")
-    if wrong := [part for part in parts if Path(part).name != part or part == ".."]:
+    path = info_path(root, dataset=record.data.set, threat_model=record.norm, entry=record.entry)
+    return write_json(model_info(record), path)
+
+
+def info_path(root: Path, *, dataset: str, threat_model: str, entry: str) -> Path:
+    """Where RobustBench looks for an entry below ``root``; raises ValueError for what cannot name a file or folder."""
+    parts = (dataset, threat_model, f"{entry}.json")
+    if wrong := [part for part in parts if not part or Path(part).name != part or part == ".."]:
         raise ValueError(f"{wrong[0]!r} must be the name of a file or folder, without a path")
-    return write_json(model_info(record), (root / "model_info").joinpath(*parts))
+    return (root / "model_info").joinpath(*parts)
 
 
 def model_info(record: Record) -> dict[str, Any]:
@@ -41,21 +47,16 @@ def model_info(record: Record) -> dict[str, Any]:
     randomness. ``unreliable`` says whether a flag of level R was raised or an attack failed; the footnote says which.
     Text is HTML, since RobustBench's templates take it for that.
     """
-    worst = record.metrics["T1"]
+    worst = metric(record, "T1")
     standard = autoattack_standard(record)
     return {
-        "name": html.escape(record.entry),
-        "authors": "",
-        "link": "",
-        "venue": "Unpublished",
+        **to_fill_in(record.entry, record.model),
         "dataset": record.data.set,
-        "architecture": html.escape(record.model.architecture),
         "eps": eps_text(record.eps),
-        "clean_acc": percent(record.metrics["clean"].value),
+        "clean_acc": percent(metric(record, "clean").value),
         "reported": percent(worst.value),
         "external": percent(worst.value),
         **({} if standard is None else {"autoattack_acc": percent(standard)}),
-        "additional_data": False,
         "number_forward_passes": record.defence.draws,
         "unreliable": is_unreliable(record),
         "footnote": html.escape(footnote(record)),
@@ -70,6 +71,25 @@ def model_info(record: Record) -> dict[str, Any]:
             "defence": record.defence.spec,
         },
     }
+
+
+def to_fill_in(entry: str, model: ModelInfo) -> dict[str, Any]:
+    """What RobustBench's readers ask for of any entry and no record knows, but for name and architecture."""
+    return {
+        "name": html.escape(entry),
+        "authors": "",
+        "link": "",
+        "venue": "Unpublished",
+        "architecture": html.escape(model.architecture),
+        "additional_data": False,
+    }
+
+
+def metric(record: Record, name: str) -> Value:
+    """One of the metrics that each run measures; raises ValueError for a record without it."""
+    if name not in record.metrics:
+        raise ValueError(f"the record of {record.entry} has no metric {name}: it is no record of a run; run the suite")
+    return record.metrics[name]
 
 
 def autoattack_standard(record: Record) -> float | None:

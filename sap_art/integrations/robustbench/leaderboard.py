@@ -13,8 +13,9 @@ from sap_art.integrations.robustbench.repairs import TEMPLATE, repaired
 def generate_leaderboard(models_folder: Path | str, *, dataset: str = "cifar10", norm: str = "Linf") -> str:
     """The HTML ``<table>`` that ``robustbench.leaderboard.template`` makes of ``<models_folder>/<dataset>/<norm>``.
 
-    Highest ``external`` first, or ``autoattack_acc`` where a record has no ``external``; records of equal accuracy come
-    in any order. Nothing is printed, where RobustBench prints the table.
+    Highest ``external`` first, or ``autoattack_acc`` where a record has no ``external``, or for the threat model
+    ``corruptions`` the highest ``corruptions_acc``; records of equal accuracy come in any order. Nothing is printed,
+    where RobustBench prints the table.
 
     Args:
         models_folder: such as the ``model_info`` that ``sap-art bench`` writes, with or without files of upstream's.
