@@ -119,7 +119,9 @@ def forecast(
 
 @app.command()
 def corruptions(
-    model: Annotated[str, typer.Option(help="Net by name, PACKAGE.MODULE:FUNCTION or FILE.py:FUNCTION.")],
+    model: Annotated[
+        str, typer.Option(help="Net by name, PACKAGE.MODULE:FUNCTION, FILE.py:FUNCTION or robustbench:ID.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder for corruptions/ and model_info/; that of bench will do.")],
     policy: Annotated[str | None, typer.Option(help="Defence, such as sap:100.")] = None,
     data: Annotated[
@@ -133,8 +135,9 @@ def corruptions(
     """Accuracy on CIFAR-10-C: corruptions_acc, 15 corruptions at 5 severities; without its files, a check."""
     from sap_art import corruptions as corrupted
     from sap_art.integrations.robustbench.corruptions import export_corruptions
+    from sap_art.models import Loader
 
-    inputs = corrupted.prepare(model, policy, source=data, images=images, seed=seed, device=device)
+    inputs = corrupted.prepare(model, policy, source=data, images=images, seed=seed, device=device, load_model=Loader())
     record = corrupted.run_corruptions(inputs, draws=draws, seed=seed, output=output, announce=typer.echo)
     typer.echo(str(record))
     if record.published:

@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sap_art import corruptions, data, wrap
+from sap_art import corruptions, data, models, wrap
 from sap_art.cli import main
 from sap_art.corruptions import CORRUPTIONS, CorruptedImages, cifar10_c, corruption_accuracy, files, run_corruptions
 from sap_art.corruptions.closed_forms import brightness, contrast
+from sap_art.integrations.robustbench import generate_leaderboard
 from sap_art.integrations.robustbench.corruptions import export_corruptions
 
 IMAGES = 20
@@ -310,6 +311,13 @@ class Random(nn.Module):
 def random():
     return Random()
 
+class Pixel(nn.Module):
+    def forward(self, x):
+        return -(10 * x[:, :1, 0, 0] - torch.arange(10.0)) ** 2
+
+def pixel():
+    return Pixel().eval()
+
 def plain():
     net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10), nn.ReLU(), nn.Linear(10, 10)).eval()
     for parameter in net.parameters():
@@ -361,6 +369,26 @@ def test_an_interrupted_run_goes_on_and_another_one_is_refused(folder: Path, net
         run_corruptions(fewer, draws=3, seed=1, output=output)
     with pytest.raises(ValueError, match="draws must be at least 1"):
         run_corruptions(inputs, draws=0, seed=1, output=output)
+
+
+def test_a_run_scores_each_cell_and_the_clean_images(folder: Path, nets: Path, tmp_path: Path) -> None:
+    """Image by image: which are right under each corruption and severity, and as they are."""
+    rng = np.random.default_rng(1)
+    for name in CORRUPTIONS:
+        np.save(folder / f"{name}.npy", rng.integers(0, 256, (5 * IMAGES, 32, 32, 3), np.uint8))
+    inputs = prepared(f"{nets}:pixel", source=folder, images=None)
+    record = run_corruptions(inputs, draws=1, seed=1, output=tmp_path / "out")
+    x, y = data.load(n=IMAGES)
+
+    def accuracy(images: Tensor) -> float:
+        return ((10 * images[:, 0, 0, 0]).round().clamp(max=9) == y).double().mean().item()
+
+    assert record.clean.value == pytest.approx(accuracy(x))
+    for name in CORRUPTIONS:
+        found = torch.from_numpy(np.load(folder / f"{name}.npy")).permute(0, 3, 1, 2) / 255
+        expected = [accuracy(found[s * IMAGES : (s + 1) * IMAGES]) for s in range(5)]
+        assert [cell.value for cell in record.cells[name]] == pytest.approx(expected)
+    assert len({cell.value for cells in record.cells.values() for cell in cells}) > 2
 
 
 def test_a_net_without_randomness_takes_one_draw(folder: Path, nets: Path, tmp_path: Path) -> None:
@@ -424,6 +452,15 @@ def test_the_export_keeps_what_was_there(folder: Path, nets: Path, tmp_path: Pat
         export_corruptions(record, tmp_path)
 
 
+def test_the_export_stays_in_its_folder(folder: Path, nets: Path, tmp_path: Path) -> None:
+    """Whatever a record calls its entry."""
+    record = run_corruptions(prepared(f"{nets}:plain", source=folder), draws=1, seed=1, output=tmp_path / "out")
+
+    with pytest.raises(ValueError, match="name of a file"):
+        export_corruptions(replace(record, entry="../../../outside"), tmp_path / "a" / "b")
+    assert not list(tmp_path.rglob("*outside*"))
+
+
 def test_robustbench_reads_the_export(
     folder: Path, nets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -441,6 +478,32 @@ def test_robustbench_reads_the_export(
 
     assert "Hendrycks2020AugMix_ResNeXt" in shown
     assert f"{record.mean.value:.2%}" in shown
+
+
+def test_a_model_of_robustbench_s_zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """By the name that it has in suites."""
+    net = nn.Sequential(nn.AvgPool2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 10)).eval()
+    monkeypatch.setattr(models.robustbench, "load_model", lambda zoo_id: net)
+    arguments = ["--model", "robustbench:Standard", "--policy", "sap:100", "--images", "2", "--draws", "2"]
+    monkeypatch.setattr("sys.argv", ["sap-art", "corruptions", *arguments, "--output", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    assert caught.value.code == 0
+    assert "robustbench-Standard-sap-100, closed forms, 2 images, 2 draws" in capsys.readouterr().out
+
+
+def test_robustbench_s_table_calls_it_what_it_is(folder: Path, nets: Path, tmp_path: Path) -> None:
+    """No number of AutoAttack's."""
+    record = run_corruptions(prepared(f"{nets}:plain", source=folder), draws=1, seed=1, output=tmp_path)
+    export_corruptions(record, tmp_path)
+    table = generate_leaderboard(tmp_path / "model_info", norm="corruptions")
+
+    assert "<th>Accuracy on corrupted images</th>" in table
+    assert f"<td>{100 * record.mean.value:.2f} %</td>" in table
+    assert "AutoAttack" not in table
+    assert "robust" not in table
+    assert table.count("<th>") == table.count("<td>") == 8
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -178,12 +178,18 @@ def test_the_fixed_mask_has_numbers_of_its_own(bundle: Path) -> None:
     assert f"**This is another model than `{RANDOM}`.**" in issue
     assert f"- **Clean accuracy**: {100 * clean:.2f} % [" in issue
     assert "not AutoAttack's number" in issue
-    for field in ("Paper Title", "Architecture", "Threat Model", "Robust accuracy", "Evaluation method"):
+    assert "  " not in issue
+    for field in ("Paper Title", "Paper URL", "Paper authors", "Architecture", "Threat Model", "eps", "Clean accuracy",
+                  "Robust accuracy", "Additional data", "Evaluation method", "Checkpoint and code"):  # fmt: skip
         assert f"- **{field}**: " in issue
 
 
-def test_what_it_is_worth_is_attacked_not_guessed() -> None:
-    """A linear net has a known worst case: an image stands where its smallest margin beats eps |w_y - w_c|_1."""
+@pytest.mark.parametrize("scale", [1.0, 1e4], ids=["logits", "saturated softmax"])
+def test_what_it_is_worth_is_attacked_not_guessed(scale: float) -> None:
+    """A linear net has a known worst case: an image stands where its smallest margin beats eps |w_y - w_c|_1.
+
+    Its scale does not matter: cross-entropy has no gradient where the softmax is 0 and 1, the targeted attack has.
+    """
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(40, 3, 4, 4, generator=generator) * 0.6 + 0.2
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 10)).eval()
@@ -194,6 +200,8 @@ def test_what_it_is_worth_is_attacked_not_guessed() -> None:
     weight, margins = net[1].weight, net(x).gather(1, y[:, None]) - net(x)
     cost = 0.02 * (weight[y][:, None] - weight[None]).abs().sum(-1)
     stands = ((margins > cost) | nn.functional.one_hot(y, 10).bool()).all(1)
+    weight.data *= scale
+    net[1].bias.data *= scale
     found = worth.measure(net, x, y, ThreatModel("Linf", 0.02), seed=0)
 
     assert 3 < stands.sum() < 30
@@ -291,14 +299,41 @@ def test_an_unreliable_evaluation_is_refused_unless_forced(output: Path, tmp_pat
         assert f"**{said}**" in (tmp_path / "new" / text).read_text()
 
 
+@pytest.mark.parametrize(("entry", "path"), [(PLAIN, "new-model"), (RANDOM, "fixed-mask")])
 @pytest.mark.parametrize("code", ["zero-or-non-finite-gradient", "test-time-optimisation"])
-def test_force_does_not_bend_robustbench_s_rules(output: Path, tmp_path: Path, code: str) -> None:
-    """A net that raised a flag about them is for our table and for an external evaluation."""
-    change(record_of(output, PLAIN), verdict="unreliable", flags=[{**FLAG, "code": code}])
-    with pytest.raises(Refused, match=f"new-model is refused: .* has raised {code}"):
-        submit(record_of(output, PLAIN), tmp_path / "new", paths=["new-model"], force=True)
+def test_force_does_not_bend_robustbench_s_rules(
+    output: Path, tmp_path: Path, code: str, entry: str, path: str
+) -> None:
+    """A net that raised a flag about them is for our table and for an external evaluation, its relatives too."""
+    change(record_of(output, entry), verdict="unreliable", flags=[{**FLAG, "code": code}])
+    with pytest.raises(Refused, match=f"{path} is refused: .* has raised {code}"):
+        submit(record_of(output, entry), tmp_path / "new", paths=[path], force=True)
 
-    assert list(submit(record_of(output, PLAIN), tmp_path / "new", force=True).written) == ["table", "external"]
+    assert list(submit(record_of(output, entry), tmp_path / "new", force=True).written) == ["table", "external"]
+
+
+def test_a_mask_is_drawn_from_training_images_where_there_are_some(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with the data set; the test images are what it is scored on."""
+    load, asked = data.load, list[tuple[str, int | None]]()
+
+    def of_folder(
+        dataset: str = "cifar10", *, n: int | None = None, split: str = "test", source: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        asked.append((split, n))
+        x, y = load(dataset)
+        return (1 - x[:n], y[:n]) if split == "train" else (x[:n], y[:n])
+
+    monkeypatch.setattr(data, "load", of_folder)
+    submit(record_of(output), tmp_path / "new", paths=["fixed-mask"], source=str(tmp_path))
+    mask = json.loads((tmp_path / "new" / "fixed-mask" / "measured.json").read_text())["mask"]
+    again = fix_mask(DefendedModel(small(), SAP(5)), 1 - load(n=256)[0], seed=mask["seed"])
+    x = load(n=N)[0]
+
+    assert ("train", 256) in asked
+    assert mask["images"] == "256 training images (without labels)"
+    torch.testing.assert_close(load_standalone(tmp_path / "new" / "fixed-mask" / "fixed_mask.py")(x), again(x))
 
 
 # Damage.
@@ -355,6 +390,40 @@ def test_points_that_break_less_are_not_those_of_the_number(output: Path, tmp_pa
 
     with pytest.raises(ValueError, match="this is not the model of the record"):
         submit(record_of(output), tmp_path / "new", paths=["external"])
+
+
+def test_a_net_is_not_handed_in_with_a_number_that_is_not_its_own(output: Path, tmp_path: Path) -> None:
+    """A better one, or that of the net under SAP."""
+    change(record_of(output, PLAIN), metrics={k: {"value": 1.0, "low": 0.99, "high": 1.0} for k in ("clean", "T1")})
+    with pytest.raises(ValueError, match="this is not the model of the record"):
+        submit(record_of(output, PLAIN), tmp_path / "new", paths=["new-model"])
+
+    path = record_of(output)
+    change(path, defence={**json.loads(path.read_text())["defence"], "spec": "none"})
+    with pytest.raises(ValueError, match="defence is sap:5, was none"):
+        submit(path, tmp_path / "new", paths=["new-model"])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tier": "full"}, "suite.json has tier smoke, not full"),
+        ({"tier": "none such"}, "tier smoke, not none such"),
+        ({"seeds": {"base": 7}}, "seed 0, not 7"),
+        ({"seeds": {}}, "seed 0, not None"),
+        ({"metrics": {}}, "has no metric (T1|clean)"),
+    ],
+)
+def test_a_record_of_other_settings_is_noticed(
+    output: Path, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    """Or of none: its draws could not be made again."""
+    change(record_of(output), **values)
+
+    with pytest.raises(ValueError, match=message):
+        submit(record_of(output), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_cut_file_is_damaged(output: Path, tmp_path: Path) -> None:

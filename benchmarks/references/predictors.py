@@ -1,6 +1,6 @@
 """What AutoAttack says of one defended net under its two predictors: single draws, and the mean prediction of K.
 
-    python benchmarks/references/predictors.py --policy sap:100 --images 16 --output benchmarks/references/results
+    python benchmarks/references/predictors.py --policy sap:100 --images 8 --output benchmarks/references/results
 
 ``rand`` and ``standard`` run with AutoAttack's own settings, on the mean prediction as one model whose every look takes
 K draws. Writes predictors-<model>.json and predictors-<model>.md: what each says, and what fresh draws of the predictor
@@ -84,10 +84,20 @@ def load(arguments: argparse.Namespace) -> tuple[Entry, Tensor, Tensor]:
 
     from sap_art import data
     from sap_art.entries import make_entry
+    from sap_art.models import Loader
 
     x, y = data.load("cifar10", n=arguments.images)
-    name, device = "predictors", torch.device("cpu")
-    return make_entry(name, arguments.model, arguments.policy, x=x, y=y, seed=arguments.seed, device=device), x, y
+    entry = make_entry(
+        "predictors",
+        arguments.model,
+        arguments.policy,
+        x=x,
+        y=y,
+        seed=arguments.seed,
+        device=torch.device("cpu"),
+        load=Loader(),
+    )
+    return entry, x, y
 
 
 def measure(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sap_art import data
+from sap_art import data, zoo
 from sap_art.corruptions.closed_forms import closed_forms
 from sap_art.corruptions.files import cifar10_c
 from sap_art.corruptions.scoring import CorruptedImages
@@ -30,18 +31,26 @@ class Inputs:
 
 
 def prepare(
-    model: str, policy: str | None, *, source: Path | str | None, images: int | None, seed: int, device: str
+    model: str,
+    policy: str | None,
+    *,
+    source: Path | str | None,
+    images: int | None,
+    seed: int,
+    device: str,
+    load_model: Callable[[str], nn.Module] = zoo.load_model,
 ) -> Inputs:
     """Load and check everything that ``run_corruptions`` needs.
 
     Args:
-        model: a net, as for ``zoo.load_model``.
+        model: a net, as for ``load_model``.
         policy: as for ``parse_policy``; None evaluates the net as it is.
         source: the folder of CIFAR-10-C, as for ``cifar10_c``; None makes the three corruptions of ``closed_forms``
             from clean images.
         images: the first so many; None is 10,000, or 64 without the folder.
         seed: of the model, and of the noise of ``closed_forms``.
         device: by name.
+        load_model: gives the net of a reference; ``models.Loader()`` knows RobustBench's too.
 
     Clean images are the first as many of those that ``data.load`` has, 512 if nothing else is set.
 
@@ -62,5 +71,6 @@ def prepare(
         if not torch.equal(y, corrupted.labels[: len(y)]):
             raise ValueError(f"{source}: its labels are not those of CIFAR-10's test images in their official order")
     x, y = x.to(where), y.to(where)
-    entry = make_entry(SuiteEntry(model, policy).name, model, policy, x=x, y=y, seed=seed, device=where)
+    name = SuiteEntry(model, policy).name
+    entry = make_entry(name, model, policy, x=x, y=y, seed=seed, device=where, load=load_model)
     return Inputs(entry, corrupted, x, y)

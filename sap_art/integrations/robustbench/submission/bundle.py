@@ -15,8 +15,8 @@ from torch import nn
 from sap_art import zoo
 from sap_art.integrations.robustbench.submission import rules, texts
 from sap_art.integrations.robustbench.submission.rules import PATHS
-from sap_art.integrations.robustbench.submission.writers import WRITERS, Case, write_text
-from sap_art.record import Record
+from sap_art.integrations.robustbench.submission.writers import WRITERS, Case
+from sap_art.record import Record, write_text
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def submit(
     with _new_folder(to) as folder:
         written = {name: WRITERS[name](case, folder / name) for name in chosen}
         reasons = {name: rules.reason_against(name, record) or "not asked for" for name in PATHS if name not in chosen}
-        write_text(folder / "README.md", texts.overview(record, written, reasons))
+        write_text(texts.overview(record, written, reasons), folder / "README.md")
     return Submission(to, written, reasons)
 
 

@@ -19,6 +19,7 @@ from sap_art import data
 from sap_art.devices import require_device
 from sap_art.entries import Entry, make_entry
 from sap_art.evaluation import Evaluation
+from sap_art.integrations.robustbench.export import metric, percent
 from sap_art.protocol.campaign import Job
 from sap_art.record import Record
 from sap_art.store import Store, tensor_sha256
@@ -73,11 +74,11 @@ class Evidence:
             seed=record.seeds["base"],
             store=Store(self.root),
         )
-        found, t1 = job.score(points, "worst case"), record.metrics["T1"]
+        found, t1 = job.score(points, "worst case"), metric(record, "T1")
         if not t1.low <= found.accuracy <= t1.high:
             raise ValueError(
-                f"{record.entry} is right on {100 * found.accuracy:.2f} % of its worst points, the record says "
-                f"{100 * t1.value:.2f} % [{100 * t1.low:.2f}, {100 * t1.high:.2f}]: this is not the model of the record"
+                f"{record.entry} is right on {percent(found.accuracy)} % of its worst points, the record says "
+                f"{percent(t1.value)} % [{percent(t1.low)}, {percent(t1.high)}]: this is not the model of the record"
             )
         return found
 
@@ -98,6 +99,7 @@ def read_evidence(
     """
     root, where = path.resolve().parent.parent, require_device(device)
     suite, chosen = _read_suite(root, record.entry)
+    _require_same_settings(suite, record)
     x, y = data.load(suite.dataset, n=record.data.n, source=source)
     if data.ids_sha256(x, y) != record.data.ids_sha256:
         raise ValueError(
@@ -108,8 +110,11 @@ def read_evidence(
     x, y = x.to(where), y.to(where)
     prepared = partial(make_entry, x=x, y=y, seed=suite.seed, device=where, load=load_model)
     entry = prepared(chosen.name, chosen.model, chosen.policy)
-    for what in ("weights_sha256", "architecture"):
-        found, expected = getattr(entry.model_info, what), getattr(record.model, what)
+    for what, found, expected in (
+        ("weights_sha256", entry.model_info.weights_sha256, record.model.weights_sha256),
+        ("architecture", entry.model_info.architecture, record.model.architecture),
+        ("defence", entry.defence.spec, record.defence.spec),
+    ):
         if found != expected:
             raise ValueError(f"{chosen.model} is not the net of {path.name}: {what} is {found}, was {expected}")
     return Evidence(record, root, entry, x, y)
@@ -133,6 +138,15 @@ def _read_suite(root: Path, entry: str) -> tuple[Suite, SuiteEntry]:
     if not chosen:
         raise ValueError(f"{path} has no entry {entry!r}, only {', '.join(one.name for one in entries)}")
     return suite, chosen[0]
+
+
+def _require_same_settings(suite: Suite, record: Record) -> None:
+    """Or the draws of the record are not those that are made here."""
+    threat = suite.threat()
+    ours = {"tier": suite.tier, "norm": threat.norm, "eps": threat.eps, "seed": suite.seed}
+    theirs = {"tier": record.tier, "norm": record.norm, "eps": record.eps, "seed": record.seeds.get("base")}
+    if wrong := [f"{name} {ours[name]}, not {theirs[name]}" for name in ours if ours[name] != theirs[name]]:
+        raise ValueError(f"the record of {record.entry} is not of this run, whose suite.json has {', '.join(wrong)}")
 
 
 def _read_points(record: Record, root: Path) -> Tensor:

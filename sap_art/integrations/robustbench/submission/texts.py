@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sap_art.integrations.robustbench.export import eps_text, footnote, percent
+from sap_art.integrations.robustbench.export import eps_text, footnote, metric, percent
 from sap_art.integrations.robustbench.submission.rules import TEST_IMAGES, forced_footnote
 from sap_art.integrations.robustbench.submission.worth import Worth
 from sap_art.metrics import Estimate
@@ -24,14 +24,16 @@ def new_model(record: Record, worth: Worth, *, file: str, relative: str) -> str:
         relative,
         _incomplete(record),
         "## Paper Information",
-        _fields(("Paper Title", TO_FILL), ("Paper URL", TO_FILL)),
+        _fields(("Paper Title", TO_FILL), ("Paper URL", TO_FILL), ("Paper authors", TO_FILL)),
         "## Leaderboard Claim(s)",
         "### Model 1",
         _fields(
             ("Architecture", _code(record.model.architecture)),
-            ("Threat Model", f"{record.norm}, eps {eps_text(record.eps)}, {record.data.set}"),
+            ("Threat Model", f"{record.norm}, on {record.data.set}"),
+            ("eps", eps_text(record.eps)),
             ("Clean accuracy", f"{_percent(worth.clean)} on {of}"),
             ("Robust accuracy", f"{_percent(worth.robust)} on {of}, by the attacks below; not AutoAttack's number"),
+            ("Additional data", TO_FILL),
             ("Evaluation method", f"{worth.method}; {TOOL}. AutoAttack standard is to be run on all images."),
             ("Checkpoint and code", f"{_code(file)} and its .pt, to be put where they can be fetched: {TO_FILL}"),
         ),
@@ -51,7 +53,7 @@ def fixed_mask(record: Record, *, mask_images: str) -> str:
         f"**This is another model than {_code(record.entry)}.** That one draws its mask anew in each forward pass "
         f"({_code(record.defence.spec)}), depending on the activations, and is not eligible. Here one mask was drawn "
         f"for all images, from the mean activations of {mask_images}, and is a constant: a unit is kept with the "
-        " probability that SAP gives to its mean share of the activations, and divided by it. All numbers "
+        "probability that SAP gives to its mean share of the activations, and divided by it. All numbers "
         "below are this model's own; none of the random model's holds for it."
     )
 
@@ -88,7 +90,7 @@ def external_evaluation(record: Record, draws: Sequence[float], *, file: str, sh
 
 def overview(record: Record, written: Mapping[str, str], left_out: Mapping[str, str]) -> str:
     """The README of a bundle: what may be handed in where, and what may not."""
-    t1, clean = record.metrics["T1"], record.metrics["clean"]
+    t1, clean = metric(record, "T1"), metric(record, "clean")
     return _joined(
         f"# {_code(record.entry)}: what can be handed in",
         _forced(record),

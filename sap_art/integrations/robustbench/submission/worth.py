@@ -12,6 +12,7 @@ from sap_art.attacker import AttackerView
 from sap_art.attacks.eot_apgd import eot_apgd
 from sap_art.evaluation import evaluate
 from sap_art.foreign import wrap
+from sap_art.integrations.robustbench.export import metric
 from sap_art.metrics import Estimate
 from sap_art.randomness import derive_seed
 from sap_art.record import Record
@@ -60,7 +61,7 @@ def measure(net: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: 
 
 def recorded(record: Record) -> Worth:
     """What a record says of its entry: clean accuracy and worst case T1."""
-    clean, robust = (Estimate(**asdict(record.metrics[name])) for name in ("clean", "T1"))
+    clean, robust = (Estimate(**asdict(metric(record, name))) for name in ("clean", "T1"))
     return Worth(clean, robust, f"the worst of all attacks of {record.protocol}, tier {record.tier}")
 
 

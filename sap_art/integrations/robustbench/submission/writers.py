@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sap_art import data
 from sap_art.defended import DefendedModel
-from sap_art.integrations.robustbench.export import export, model_info
+from sap_art.integrations.robustbench.export import export, model_info, percent
 from sap_art.integrations.robustbench.submission import rules, texts
 from sap_art.integrations.robustbench.submission.evidence import Evidence, read_evidence
 from sap_art.integrations.robustbench.submission.fixed_mask import fix_mask
@@ -22,7 +22,7 @@ from sap_art.integrations.robustbench.submission.rules import EXTERNAL, FIXED_MA
 from sap_art.integrations.robustbench.submission.standalone import write_standalone
 from sap_art.integrations.robustbench.submission.worth import Worth, measure, recorded
 from sap_art.randomness import derive_seed
-from sap_art.record import Record, write_json
+from sap_art.record import Record, write_json, write_text
 from sap_art.store import tensor_sha256
 from sap_art.zoo import file_sha256
 
@@ -56,8 +56,10 @@ def _write_table(case: Case, folder: Path) -> str:
 
 
 def _write_new_model(case: Case, folder: Path) -> str:
-    net = case.evidence.entry.model.dense
+    evidence = case.evidence
+    net = evidence.entry.model.dense
     assert net is not None, case.record.entry
+    evidence.score(evidence.worst_points())  # or the record's number is not this net's
     worth = recorded(case.record)
     _write_model(case, net, folder / "model.py", worth)
     return f"an issue for RobustBench's main table, and the net as code: {_in_words(case, worth)}"
@@ -98,7 +100,7 @@ def _write_external(case: Case, folder: Path) -> str:
         "same_draws_as_record": tensor_sha256(found.correct) == record.counts_sha256,
     }  # fmt: skip
     write_json(summary, folder / "draws.json")
-    write_text(folder / "issue.md", texts.external_evaluation(record, draws, file=name, sha256=digest))
+    write_text(texts.external_evaluation(record, draws, file=name, sha256=digest), folder / "issue.md")
     size = "all test images" if n == whole else f"INCOMPLETE, {n:,} of {whole:,} test images"
     return f"an issue for RobustBench, the adversarial images ({size}) and the accuracy of each draw on them"
 
@@ -132,7 +134,7 @@ def _write_model(
         **(more or {}),
     }  # fmt: skip
     write_json(measured, path.parent / "measured.json")
-    write_text(path.parent / "issue.md", texts.new_model(record, worth, file=path.name, relative=relative))
+    write_text(texts.new_model(record, worth, file=path.name, relative=relative), path.parent / "issue.md")
 
 
 def _mask_images(case: Case) -> tuple[Tensor, str]:
@@ -149,11 +151,5 @@ def _mask_images(case: Case) -> tuple[Tensor, str]:
 
 def _in_words(case: Case, worth: Worth) -> str:
     return (
-        f"clean {100 * worth.clean.value:.2f} %, attacked {100 * worth.robust.value:.2f} % "
-        f"of {case.record.data.n} images"
+        f"clean {percent(worth.clean.value)} %, attacked {percent(worth.robust.value)} % of {case.record.data.n} images"
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8."""
-    path.write_text(text, encoding="utf-8")
