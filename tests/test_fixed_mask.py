@@ -62,6 +62,20 @@ def test_units_are_kept_with_sap_s_probability_of_their_mean_share(percent: floa
     torch.testing.assert_close(drawn[kept], (1 / q).expand_as(drawn)[kept], rtol=1e-5, atol=0)
 
 
+def test_each_site_has_a_draw_of_its_own() -> None:
+    """Two layers that give the same constants: their masks are equal no more often than by chance."""
+    model = defended(sites=2, percent=50)
+    for layer in cast(nn.Sequential, model.net)[1:4:2]:
+        layer.weight.data.fill_(0)
+        layer.bias.data.fill_(1)
+    drawn = torch.stack([torch.cat(scales(fix_mask(model, IMAGES, seed=seed))) > 0 for seed in range(SEEDS)])
+    q = 1 - (1 - 1 / UNITS) ** (UNITS // 2)
+    equal = (drawn[:, 0] == drawn[:, 1]).double().mean().item()
+    chance = q**2 + (1 - q) ** 2
+
+    assert abs(equal - chance) < 5 * (UNITS * chance * (1 - chance) / (SEEDS * UNITS)) ** 0.5
+
+
 def test_a_site_is_drawn_from_what_the_masks_before_it_leave() -> None:
     """Not from the activations of the net without them."""
     model = defended(sites=2, percent=50)

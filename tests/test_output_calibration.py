@@ -215,6 +215,12 @@ def test_the_heads_of_the_zoo_are_told_apart(defended: bool, images: tuple[Tenso
     assert set(SCALES) == {"Pang2020Boosting"}
 
 
+def test_an_id_that_is_not_in_the_zoo(images: tuple[Tensor, Tensor]) -> None:
+    """Refused, not taken for a net without a factor."""
+    with pytest.raises(ValueError, match="unknown model 'Pang2020'"):
+        zoo_calibration(Branch(1).eval(), images[0][:2], images[1][:2], draws=1, seed=1, zoo_id="Pang2020")
+
+
 def test_one_draw_of_a_net_is_what_the_calibration_branch_looked_at(images: tuple[Tensor, Tensor]) -> None:
     """A softmax of the outputs of one pass, whatever the batch; a seed gives its draws again."""
     x, y = images[0][:8], images[1][:8]

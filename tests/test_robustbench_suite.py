@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from sap_art import forecast, models, portfolio, suites, wrap
 from sap_art.bench import Watch, run_suite
 from sap_art.cli import main
+from sap_art.entries import Entry
 from sap_art.integrations.robustbench import build, repaired, zoo_models
-from sap_art.record import Record
+from sap_art.progress import bar
+from sap_art.record import DefenceInfo, ModelInfo, Record
 from sap_art.suites import SuiteEntry
 from sap_art.tiers import TIERS
 
@@ -89,6 +93,27 @@ def test_a_rate_is_measured_with_random_weights(monkeypatch: pytest.MonkeyPatch)
 
     assert built == [SMALL]
     assert all(0 < entry.rate < 1e6 for entry in found)
+
+
+def test_the_forecast_is_printed() -> None:
+    """In hours of the device that is used, for all entries that are left."""
+    text = io.StringIO()
+    with bar(Console(file=text, width=200)) as watch:
+        watch.forecast([forecast.Forecast("net", 64, 7200, 1.0), forecast.Forecast("other", 64, 3600, 2.0)])
+
+    assert "forecast: 2 entries, 10,800 passes: 2.50 h on this device" in text.getvalue()
+
+
+def test_a_forecast_of_an_entry_counts_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two forward passes of 4 images in 2 s are 4 a second; a backward pass takes twice as long as a forward one."""
+    monkeypatch.setattr(forecast, "_timed", lambda work, device: 2.0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 10)).eval()
+    entry = Entry("net", wrap(net, dense=net), 10, ModelInfo("", "", ""), DefenceInfo("", "", True, "", 1))
+    found = forecast.forecast_entry(entry, torch.zeros(4, 3, 2, 2), passes=300)
+
+    assert (found.images, found.passes) == (4, 300)
+    assert found.rate == pytest.approx(2 / (1 / 4 + 2 / 4))
+    assert found.hours(gpus=1) == pytest.approx(300 / found.rate / 3600)
 
 
 @pytest.mark.usefixtures("slim")

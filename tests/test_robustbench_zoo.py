@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from upstream_records import upstream_records
 
 from sap_art import SAP, AttackerView, DefendedModel
 from sap_art.integrations.robustbench import ZooModel, build, repaired, zoo_model, zoo_models
@@ -117,12 +118,21 @@ def test_the_table_is_of_robustbench_s_zoo() -> None:
 
 
 def test_what_the_table_says() -> None:
-    """Published accuracies are fractions; most models have no number from elsewhere."""
+    """Published accuracies are fractions, those of RobustBench's records; most models have no number from elsewhere."""
     assert zoo_model("Standard") == ZooModel("Standard", "WideResNet-28-10", 36_479_194, 25, 0.9478, 0.0, None)
     assert zoo_model("Kang2021Stable").external == 0.6420
     for model in zoo_models().values():
         assert 0 <= model.autoattack < model.clean < 1
         assert model.external is None or model.external < model.autoattack
+    for name, record in upstream_records().items():
+        model = zoo_model(name)
+        assert model.architecture == record["architecture"], name
+        assert (model.clean, model.autoattack, model.external) == pytest.approx(
+            tuple(
+                float(record[key]) / 100 if key in record else None
+                for key in ("clean_acc", "autoattack_acc", "external")
+            )
+        ), name
     with pytest.raises(ValueError, match=r"unknown model 'Standart' of the 76 .* like it: Standard"):
         zoo_model("Standart")
 

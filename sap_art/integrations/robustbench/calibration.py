@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sap_art.calibration import OutputCalibration, output_calibration
 from sap_art.foreign import as_stochastic
+from sap_art.integrations.robustbench.facts import zoo_model
 from sap_art.stochastic import default_max_batch, draw_logits, in_blocks, require_eval
 from sap_art.threat import require_images, require_labels
 
@@ -40,7 +41,8 @@ def zoo_calibration(
         batch_size: most rows a forward pass.
 
     Raises:
-        ValueError: images outside [0, 1], labels that do not fit, draws below 1, outputs with NaN or inf.
+        ValueError: images outside [0, 1], labels that do not fit, draws below 1, outputs with NaN or inf, no model of
+            the zoo of that id.
     """
     require_images(x)
     require_labels(y, len(x))
@@ -52,4 +54,4 @@ def zoo_calibration(
 
     with torch.no_grad(), stochastic.seeded(seed):
         outputs = torch.cat(in_blocks(stochastic, len(x), rows, block), 1)
-    return output_calibration(outputs, y, scale=None if zoo_id is None else SCALES.get(zoo_id))
+    return output_calibration(outputs, y, scale=None if zoo_id is None else SCALES.get(zoo_model(zoo_id).id))

@@ -15,7 +15,7 @@ MODEL_DIR = "./models"
 
 @dataclass(frozen=True)
 class ZooModel:
-    """One model of the zoo; accuracies are fractions of the 10,000 test images at eps 8/255.
+    """One model of the zoo; accuracies are fractions of the 10,000 test images at eps 8/255, of a few at 0.031.
 
     Args:
         id: as for ``robustbench.load_model``.
