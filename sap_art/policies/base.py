@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -59,6 +61,52 @@ class WeightPolicy(Policy, Protocol):
     def draw(self, w: Tensor, generator: torch.Generator, /) -> Tensor:
         """One draw of the tensor ``w``, of any shape."""
         ...
+
+
+class OnActivations:
+    """For policies on activations: each image of a batch has a draw of its own."""
+
+    @property
+    def where(self) -> Where:
+        return "activation"
+
+    @property
+    def per_example(self) -> bool:
+        return True
+
+
+class OnWeights(ABC):
+    """For policies on weights: all images of a batch share a draw."""
+
+    @property
+    def where(self) -> Where:
+        return "weight"
+
+    @property
+    def per_example(self) -> bool:
+        return False
+
+    def draw(self, w: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw, of any shape, same dtype: a call, without a say in gradients."""
+        return self(w, generator)
+
+    @abstractmethod
+    def __call__(self, w: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
+        """One draw, of any shape, same dtype."""
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """The setting of a policy that adds or multiplies normal numbers: sd, their standard deviation, above 0."""
+
+    sd: float
+
+    def __post_init__(self) -> None:
+        require_above_zero(f"{type(self).__name__}'s sd", self.sd)
+
+    @property
+    def spec(self) -> str:
+        return f"{type(self).__name__.lower()}:{as_text(self.sd)}"
 
 
 def require_above_zero(name: str, value: float) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from sap_art.kernels.numbers import uniform_like
-from sap_art.policies.base import Affine, Where, as_text, require_activations
+from sap_art.policies.base import Affine, OnActivations, as_text, require_activations
 
 
 @dataclass(frozen=True)
-class DRO:
+class DRO(OnActivations):
     """Each unit by itself becomes 0 with probability ``rate``, else h / (1 - rate).
 
     Mean h, variance h^2 rate / (1 - rate): dropout (Srivastava et al. 2014) after each activation, also at test time,
@@ -30,14 +30,6 @@ class DRO:
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
             raise ValueError(f"DRO's rate must be a number between 0 and 1, both left out, got {self.rate}")
-
-    @property
-    def where(self) -> Where:
-        return "activation"
-
-    @property
-    def per_example(self) -> bool:
-        return True
 
     @property
     def spec(self) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from sap_art.kernels.numbers import normal_like
-from sap_art.policies.base import Affine, Where, as_text, require_above_zero, require_activations
+from sap_art.policies.base import Affine, GaussianNoise, OnActivations, require_activations
 
 
-@dataclass(frozen=True)
-class RNA:
+class RNA(OnActivations, GaussianNoise):
     """Random noisy activations, h + N(0, s^2), unit by unit (Dhillon et al. 2018, arXiv:1803.01442).
 
     Mean h, variance s^2, also where h is 0.
@@ -24,23 +21,6 @@ class RNA:
         ValueError: an sd out of its range, activations that are not floating (B, ...).
     """
 
-    sd: float
-
-    def __post_init__(self) -> None:
-        require_above_zero("RNA's sd", self.sd)
-
-    @property
-    def where(self) -> Where:
-        return "activation"
-
-    @property
-    def per_example(self) -> bool:
-        return True
-
-    @property
-    def spec(self) -> str:
-        return f"rna:{as_text(self.sd)}"
-
     def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
         """One draw: scale 1, shift s z (B, ...) with z standard normal."""
         require_activations(h)
@@ -51,8 +31,7 @@ class RNA:
         return self.draw(h, generator)(h).to(h.dtype)
 
 
-@dataclass(frozen=True)
-class RSA:
+class RSA(OnActivations, GaussianNoise):
     """Random scaled activations, h N(1, s^2), unit by unit (Dhillon et al. 2018, arXiv:1803.01442).
 
     Mean h, variance s^2 h^2.
@@ -63,23 +42,6 @@ class RSA:
     Raises:
         ValueError: an sd out of its range, activations that are not floating (B, ...).
     """
-
-    sd: float
-
-    def __post_init__(self) -> None:
-        require_above_zero("RSA's sd", self.sd)
-
-    @property
-    def where(self) -> Where:
-        return "activation"
-
-    @property
-    def per_example(self) -> bool:
-        return True
-
-    @property
-    def spec(self) -> str:
-        return f"rsa:{as_text(self.sd)}"
 
     def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
         """One draw: scale 1 + s z (B, ...) with z standard normal, shift 0."""

@@ -12,11 +12,11 @@ from torch.autograd.function import once_differentiable
 
 from sap_art import kernels, sampling
 from sap_art.kernels.weights import widen
-from sap_art.policies.base import Affine, Where, as_text, require_above_zero, require_activations
+from sap_art.policies.base import Affine, OnActivations, as_text, require_above_zero, require_activations
 
 
 @dataclass(frozen=True)
-class SAP:
+class SAP(OnActivations):
     """Keep a random subset of the activations, with probability by magnitude, rescaled so that the mean is unchanged.
 
     Algorithm 1 of the paper, per image over all N non-batch elements: r = max(1, round(percent * N / 100)) draws
@@ -42,14 +42,6 @@ class SAP:
         require_above_zero("SAP's percent", self.percent)
         sampling.check_method(self.sampler)
         kernels.check_kernel(self.kernel)
-
-    @property
-    def where(self) -> Where:
-        return "activation"
-
-    @property
-    def per_example(self) -> bool:
-        return True
 
     @property
     def spec(self) -> str:

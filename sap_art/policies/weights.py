@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from sap_art.kernels.numbers import normal_like
-from sap_art.policies.base import Where, as_text, require_above_zero
+from sap_art.policies.base import GaussianNoise, OnWeights, as_text, require_above_zero
 from sap_art.policies.sap import SAP
 
 
-@dataclass(frozen=True)
-class RNW:
+class RNW(OnWeights, GaussianNoise):
     """Random noisy weights, w + N(0, s^2), weight by weight: mean w, variance s^2.
 
     Args:
@@ -28,34 +27,12 @@ class RNW:
         ValueError: an sd out of its range.
     """
 
-    sd: float
-
-    def __post_init__(self) -> None:
-        require_above_zero("RNW's sd", self.sd)
-
-    @property
-    def where(self) -> Where:
-        return "weight"
-
-    @property
-    def per_example(self) -> bool:
-        return False
-
-    @property
-    def spec(self) -> str:
-        return f"rnw:{as_text(self.sd)}"
-
-    def draw(self, w: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw, of any shape, same dtype."""
-        return self(w, generator)
-
     def __call__(self, w: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
         """As ``draw``; what is added does not depend on w, so ``held`` changes nothing."""
         return (w + self.sd * _normal(w, generator)).to(w.dtype)
 
 
-@dataclass(frozen=True)
-class RSW:
+class RSW(OnWeights, GaussianNoise):
     """Random scaled weights, w N(1, s^2), weight by weight: mean w, variance s^2 w^2.
 
     Args:
@@ -65,34 +42,13 @@ class RSW:
         ValueError: an sd out of its range.
     """
 
-    sd: float
-
-    def __post_init__(self) -> None:
-        require_above_zero("RSW's sd", self.sd)
-
-    @property
-    def where(self) -> Where:
-        return "weight"
-
-    @property
-    def per_example(self) -> bool:
-        return False
-
-    @property
-    def spec(self) -> str:
-        return f"rsw:{as_text(self.sd)}"
-
-    def draw(self, w: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw, of any shape, same dtype."""
-        return self(w, generator)
-
     def __call__(self, w: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
         """As ``draw``; the factor does not depend on w, so ``held`` changes nothing."""
         return (w * (1 + self.sd * _normal(w, generator))).to(w.dtype)
 
 
 @dataclass(frozen=True)
-class DWP:
+class DWP(OnWeights):
     """Deterministic weight pruning: the largest weights of each tensor by magnitude stay as they are, the rest are 0.
 
     Nothing is random here, and the mean is not kept. Of N weights max(1, round(percent N / 100)) stay; which of several
@@ -112,20 +68,8 @@ class DWP:
             raise ValueError(f"DWP's percent must be above 0 and at most 100, got {self.percent}")
 
     @property
-    def where(self) -> Where:
-        return "weight"
-
-    @property
-    def per_example(self) -> bool:
-        return False
-
-    @property
     def spec(self) -> str:
         return f"dwp:{as_text(self.percent)}"
-
-    def draw(self, w: Tensor, generator: torch.Generator) -> Tensor:
-        """The pruned tensor, of any shape, same dtype; no number is drawn."""
-        return self(w, generator)
 
     def __call__(self, w: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
         """As ``draw``; the mask has no derivative, so ``held`` changes nothing."""
@@ -136,7 +80,7 @@ class DWP:
 
 
 @dataclass(frozen=True)
-class SWP:
+class SWP(OnWeights):
     """Stochastic weight pruning: ``SAP``'s draw on each weight tensor, flattened to N weights.
 
     r = max(1, round(percent N / 100)) draws with replacement from p_j = |w_j| / sum_k |w_k|; a weight drawn at least
@@ -160,24 +104,12 @@ class SWP:
         self._sap()
 
     @property
-    def where(self) -> Where:
-        return "weight"
-
-    @property
-    def per_example(self) -> bool:
-        return False
-
-    @property
     def spec(self) -> str:
         return self._sap().spec.replace("sap", "swp", 1)
 
     def keep_probability(self, w: Tensor) -> Tensor:
         """Probability that each weight survives: any shape -> same shape in [0, 1]."""
         return self._sap().keep_probability(w.reshape(1, -1)).reshape(w.shape)
-
-    def draw(self, w: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw, of any shape, same dtype."""
-        return self(w, generator)
 
     def __call__(self, w: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
         """As ``draw``; ``held`` takes 1 / q for a constant."""
