@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from sap_art import SAP, AttackerView, DefendedModel, evaluate, wrap
 from sap_art.integrations.art import AttackView, SAPClassifier, SAPPreprocessor, defend
+from sap_art.sites import DEFAULT_SITES
 
 SHAPE, CLASSES = (3, 8, 8), 4
 OFF: dict[str, Any] = {"percent": 1e9, "sampler": "bernoulli"}
@@ -133,6 +134,27 @@ def test_labels_may_be_indices(x: Tensor, y: Tensor) -> None:
         for labels in (y, y.numpy(), y.numpy()[:, None], y.double().numpy(), one_hot(y), torch.from_numpy(one_hot(y))):
             np.testing.assert_allclose(question(x.numpy(), labels), expected, atol=1e-6)
             np.testing.assert_allclose(question(x, labels).detach().numpy(), expected, atol=1e-6)
+
+
+def test_the_class_of_a_gradient_may_be_said_in_any_way(x: Tensor, y: Tensor) -> None:
+    """One for all images, or as labels are; what is no class is refused, where ART would take -1 for the last."""
+    classifier, images = sap(**OFF), x.numpy()
+    every = classifier.class_gradient(images)
+    for labels in (y, y.numpy(), y.tolist(), y.numpy()[:, None], y.double().numpy(), one_hot(y)):
+        np.testing.assert_allclose(classifier.class_gradient(images, labels)[:, 0], every[range(6), y], atol=1e-6)
+    for label in (2, np.int64(2), torch.tensor(2)):
+        np.testing.assert_allclose(classifier.class_gradient(images, label), every[:, 2:3], atol=1e-6)
+    for wrong in (-1, 4, 0.5, np.full(6, -1), np.full(6, 0.5), y[:5], np.eye(7)[:6]):
+        with pytest.raises(ValueError, match="labels must be"):
+            classifier.class_gradient(images, wrong)
+
+
+def test_mirrored_arrays_are_images(x: Tensor, y: Tensor) -> None:
+    """Which torch does not take as they are."""
+    mirrored = x.numpy()[..., ::-1]
+    for name, question in QUESTIONS.items():
+        expected = question(sap(**OFF), mirrored.copy(), one_hot(y))
+        np.testing.assert_allclose(question(sap(**OFF), mirrored, one_hot(y)), expected, atol=1e-6, err_msg=name)
 
 
 def test_bytes_are_numbers(x: Tensor, y: Tensor) -> None:
@@ -395,6 +417,18 @@ def test_params_change_the_defence(x: Tensor) -> None:
 
     np.testing.assert_array_equal(classifier.predict(x.numpy()), first)
     assert classifier.all_framework_preprocessing
+
+
+def test_a_policy_for_another_place_is_at_its_own_sites(x: Tensor) -> None:
+    """A rule for activations goes with a policy on activations, not with one on convolutions or weights."""
+    rule = DEFAULT_SITES.extended(gates=("0",))
+    for policy, kept, names in (("dro:0.5", rule, ["2"]), ("athalye:200", None, ["0"]), ("rnw:1", None, None)):
+        classifier = sap(DefendedModel(tiny_net(), SAP(50), sites=rule, seed=1))
+        classifier.set_params(policy=policy)
+        classifier.predict(x.numpy())
+
+        assert classifier.module.stochastic.rule is kept
+        assert names is None or [site.name for site in classifier.defence.sites] == names
 
 
 @pytest.mark.parametrize(
@@ -690,6 +724,15 @@ def test_the_preprocessor_s_gradient_is_the_identity_in_chains(x: Tensor, y: Ten
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
     assert (pruned == 0).float().mean() > 0.3
     assert abs(gradient[(pruned == 0).numpy()]).mean() > 0.5 * abs(gradient).mean()
+
+
+def test_chains_that_art_does_not_run_are_refused_in_its_words(x: Tensor) -> None:
+    """When it is built; two pruners in a row are a chain of PyTorch."""
+    pruner = SAPPreprocessor(50, seed=1)
+    with pytest.raises(NotImplementedError, match=r"^The current combination of preprocessing types"):
+        sap(preprocessing_defences=[SpatialSmoothing(window_size=3), pruner])
+
+    assert sap(preprocessing_defences=[pruner, SAPPreprocessor(50, seed=2)]).class_gradient(x.numpy()).any()
 
 
 def test_when_the_preprocessor_is_applied(x: Tensor) -> None:

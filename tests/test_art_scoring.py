@@ -189,6 +189,11 @@ def test_bad_requests(x: np.ndarray[Any, Any]) -> None:
         evaluate_art(classifier, None, x, np.full(200, 3), draws=1, seed=1)
     with pytest.raises(ValueError, match="draws must be at least 1"):
         evaluate_art(classifier, None, x, y, draws=0, seed=1)
+    for no_attack in (ProjectedGradientDescent, "pgd", classifier):
+        with pytest.raises(TypeError, match=r"an attack of ART on an estimator, ATTACK\(estimator, \.\.\.\), got"):
+            evaluate_art(classifier, no_attack, x, y, draws=1, seed=1)
+    with pytest.raises(TypeError, match=r"^the attack's points: .* got tuple"):  # a patch and its mask
+        evaluate_art(classifier, Careless((x, x)), x, y, draws=1, seed=1)
     for wrong in (classifier.attack_view(), classifier.model):
         with pytest.raises(TypeError, match="scores a classifier of ART and no attack view"):
             evaluate_art(wrong, None, x, y, draws=1, seed=1)

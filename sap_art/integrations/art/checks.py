@@ -87,6 +87,19 @@ def ready_labels(y: Any, *, images: int, classes: int, like: Array | Tensor) -> 
     return torch.from_numpy(one_hot).to(like.device) if isinstance(like, Tensor) else one_hot
 
 
+def ready_classes(label: Any, *, images: int, classes: int) -> Array | None:
+    """The class of each image (B,) whose output is differentiated: one for all, or as labels are; None is every class.
+
+    Raises:
+        ValueError: what ``ready_labels`` refuses.
+    """
+    if label is None:
+        return None
+    given = label.detach().cpu().numpy() if isinstance(label, Tensor) else np.asarray(label)
+    each = np.full(images, given) if given.ndim == 0 else given
+    return np.asarray(ready_labels(each, images=images, classes=classes, like=each)).argmax(1)
+
+
 def _one_hot(index: Array, classes: int) -> NDArray[np.float32]:
     whole = np.isfinite(index).all() and (index == np.floor(index)).all()
     if not whole or index.min() < 0 or index.max() >= classes:
@@ -97,4 +110,5 @@ def _one_hot(index: Array, classes: int) -> NDArray[np.float32]:
 def _floating(x: Array | Tensor) -> Array | Tensor:
     if isinstance(x, Tensor):
         return x if x.is_floating_point() else x.float()
-    return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
+    x = x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
+    return np.ascontiguousarray(x)  # torch takes no mirrored array

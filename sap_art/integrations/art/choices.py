@@ -39,12 +39,14 @@ def _defended(net: nn.Module, given: dict[str, Any], *, seed: int | None) -> Def
 
 
 def changed_model(model: StochasticModel, given: dict[str, Any]) -> DefendedModel:
-    """A model of the same net with other settings."""
+    """A model of the same net with other settings; its own sites go with policies that act where its own does."""
     if not isinstance(model, DefendedModel):
         raise ValueError(f"{type(model).__name__} has no {', '.join(given)} to set: it is a random model of its own")
     same: dict[str, Any] = {"predictor": model.predictor, "draws": model.draws, "gradient": model.gradient}
     settings = {**same, **{name: given[name] for name in same if name in given}}
-    return DefendedModel(model.net, _policy(given, model.policy), sites=model.rule, seed=0, **settings)
+    policy = _policy(given, model.policy)
+    sites = model.rule if policy.where == model.policy.where else None
+    return DefendedModel(model.net, policy, sites=sites, seed=0, **settings)
 
 
 def _policy(given: dict[str, Any], before: Policy) -> Policy:

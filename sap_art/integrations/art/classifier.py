@@ -54,6 +54,7 @@ class SAPClassifier(Estimator):
         ValueError: settings that contradict each other, a model random already together with settings of a defence, a
             net with another number of outputs or without activations, a device that is not there.
         TypeError: a model that is no module, or an attacker's view.
+        NotImplementedError: preprocessors of numpy and of PyTorch in one chain, which ART does not run.
     """
 
     estimator_params = [*PyTorchClassifier.estimator_params, *DEFENCE, "seed"]  # noqa: RUF012  ART's, never changed
@@ -146,6 +147,7 @@ class SAPClassifier(Estimator):
     def set_params(self, **kwargs: Any) -> None:
         """Set what ``get_params`` gives, the defence in place, so that attack views made before follow.
 
+        They follow the defence alone: after a change of preprocessing or ``clip_values`` make a new view.
         A new percent or sampler changes SAP, a new policy replaces it. A seed, if not None, starts the noise afresh.
 
         Raises:
@@ -158,7 +160,7 @@ class SAPClassifier(Estimator):
         changed = changed_model(self.defence, given) if given else None
         super().set_params(**kwargs)
         if changed is not None:
-            for name in ("policy", "predictor", "draws", "gradient", "per_example"):
+            for name in ("policy", "predictor", "draws", "gradient", "per_example", "rule"):
                 setattr(self.defence, name, getattr(changed, name))
         if seed is not None:
             self._seed = seed
@@ -168,6 +170,8 @@ class SAPClassifier(Estimator):
         """Raises ValueError if the net cannot take one image, or gives other than C numbers for it."""
         try:
             out = self._of_grey(self.model)
+        except NotImplementedError:  # a chain of preprocessors that ART does not run
+            raise
         except RuntimeError as error:
             raise ValueError(f"the net cannot take an image of input_shape {self.input_shape}: {error}") from error
         if out.shape != (1, self.nb_classes):

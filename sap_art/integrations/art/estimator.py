@@ -9,7 +9,14 @@ from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
 from torch import Tensor, nn
 
-from sap_art.integrations.art.checks import Array, ready_inputs, ready_labels, require_device_type, require_range
+from sap_art.integrations.art.checks import (
+    Array,
+    ready_classes,
+    ready_inputs,
+    ready_labels,
+    require_device_type,
+    require_range,
+)
 from sap_art.integrations.art.module import EstimatorModule
 from sap_art.integrations.art.tensors import TensorsToo, as_array, as_given
 from sap_art.stochastic import StochasticModel
@@ -98,9 +105,9 @@ class Estimator(TensorsToo, PyTorchClassifier):
         return as_given(super().loss_gradient(given, y, training_mode=training_mode, **kwargs), x)
 
     def class_gradient(self, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any) -> Any:
-        """Gradients of all outputs, or of each image's ``label``: (B, ...) -> (B, C, ...) or (B, 1, ...)."""
+        """Gradients of all outputs, or of those that ``label`` names: (B, ...) -> (B, C, ...) or (B, 1, ...)."""
         x = self._ready(x)
-        label = label.detach().cpu().numpy() if isinstance(label, Tensor) else label
+        label = ready_classes(label, images=len(x), classes=self.nb_classes)
         return as_given(super().class_gradient(as_array(x), label=label, training_mode=training_mode, **kwargs), x)
 
     def compute_loss(self, x: Any, y: Any, reduction: str = "none", **kwargs: Any) -> Any:

@@ -74,7 +74,7 @@ def evaluate_art(
         SingleDrawWarning: the accuracy of one ``predict``, which is ART's way, lies outside the interval.
 
     Raises:
-        TypeError: no classifier of ART, or an attack view.
+        TypeError: no classifier of ART, or an attack view; no attack, or its class; an attack that gives no images.
         ValueError: images outside ``clip_values`` or not finite, before or after the attack, labels that do not fit,
             no draws, targets without a targeted attack or the reverse, a view of logits for an attack that takes
             probabilities, predictions that are not finite.
@@ -110,8 +110,8 @@ def _images(estimator: Any, x: Any, name: str) -> Array:
     try:
         ready = ready_inputs(x, shape=tuple(estimator.input_shape))
         require_range(ready, estimator.clip_values)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
     return ready.detach().cpu().numpy() if isinstance(ready, Tensor) else ready
 
 
@@ -120,6 +120,10 @@ def _labels(estimator: Any, y: Any, images: Array) -> Array:
 
 
 def _attacked(estimator: Any, attack: Any, images: Array, labels: Array, targets: Any, *, seed: int) -> Array:
+    if attack is not None and (isinstance(attack, type) or not hasattr(attack, "generate")):
+        raise TypeError(
+            f"attack must be None or an attack of ART on an estimator, ATTACK(estimator, ...), got {attack!r}"
+        )
     if bool(getattr(attack, "targeted", False)) != (targets is not None):
         raise ValueError("a targeted attack needs targets=, an untargeted one takes none")
     if attack is None:
