@@ -187,6 +187,52 @@ def game(
 
 
 @app.command()
+def paper(
+    output: Annotated[Path, typer.Option(help="Folder for paper.md and figures/; one for all figures.")],
+    figure: Annotated[list[str] | None, typer.Option(help="1a, 1b, 1c, 2, 3, 4, 5 or 6; repeatable; else all.")] = None,
+    images: Annotated[int | None, typer.Option(help="First N test images; else the budget's.")] = None,
+    budget: Annotated[str, typer.Option(help="quick: 256 images, for two cores; full: all, for a GPU.")] = "quick",
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder of sap-art train, before the zoo.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder or FILE.npz; else SAP_ART_DATA, else bundled.")] = None,
+    seed: Annotated[int, typer.Option(help="Of attacks and draws.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+) -> int:
+    """Compute the paper's figures, and beside its numbers and ours what an adaptive attacker makes of them."""
+    from importlib.util import find_spec
+
+    from rich.console import Console
+
+    from sap_art.paper.budgets import budget_named
+    from sap_art.paper.plots import INSTALL, plot
+    from sap_art.paper.run import run_figures
+    from sap_art.progress import bar
+
+    chosen = budget_named(budget).over(images)
+    console = Console()
+    with bar(console) as watch:
+        results = run_figures(
+            figure or [],
+            budget=chosen,
+            seed=seed,
+            output=output,
+            device=device,
+            source=data,
+            checkpoints=checkpoints,
+            watch=watch,
+        )
+    for result in results:
+        for curve in result.missing:
+            typer.echo(f"figure {result.figure}: {curve.defender} is missing: {curve.command}")
+    if find_spec("matplotlib") is None:
+        typer.echo(f"no plots: {INSTALL}; then the same command draws them")
+    else:
+        for result in results:
+            plot(result, output / "figures")
+    console.print(f"page: {output / 'paper.md'}", highlight=False)
+    return DONE
+
+
+@app.command()
 def zoo() -> int:
     """List the nets that can be named, RobustBench's too: checkpoint, accuracy, size, and what is missing."""
     from sap_art.integrations.robustbench import zoo_models

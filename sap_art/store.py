@@ -44,7 +44,7 @@ class Store:
 
     def unit(self, key: str, compute: Callable[[], Unit]) -> Unit:
         """The tensors of the unit ``key``: read if they were finished before, else computed and written by rename."""
-        path = self.root / "work" / f"{key}.safetensors"
+        path = self._path(key)
         if path.exists():
             try:
                 return load(path.read_bytes())
@@ -56,6 +56,13 @@ class Store:
         part.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in unit.items()}))
         os.replace(part, path)
         return load(path.read_bytes())
+
+    def has(self, key: str) -> bool:
+        """Whether the unit ``key`` was finished before."""
+        return self._path(key).exists()
+
+    def _path(self, key: str) -> Path:
+        return self.root / "work" / f"{key}.safetensors"
 
     def finished(self, entry: str) -> bool:
         """Whether the record of ``entry`` is there."""

@@ -33,7 +33,7 @@ ROOMS = (
     "protocol",
     "integrations",
     "bench forecast models",
-    "doctor explain progress table",
+    "doctor explain paper progress table",
     "cli",
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms.split()}
@@ -51,6 +51,7 @@ BEYOND_CORE = {
     "game": {"pydantic"},
     "integrations": FIELD,
     "kernels": {"llvmlite", "numba", "triton"},
+    "paper": {"matplotlib", "pydantic"},
     "progress": {"rich"},
     "record": {"pydantic"},
     "record_schema": {"pydantic"},

@@ -1,0 +1,127 @@
+"""What is kept of a figure: plain data, fractions in [0, 1], each with its 95 % interval."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from sap_art.record import write_json
+from sap_art.record_parts import STRICT, Calibration, DataInfo, Value
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of a single fresh draw, and of the mean softmax over all report draws: the authors' predictor."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    single: Value
+    mean: Value
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """At ``lam`` / 255: under the paper's attack, and at the worst points of RDP-1 on the same images."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    lam: int
+    attacked: Score
+    worst: Score
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """A defender (net and policy) under an attacker; ``gradient_draws`` of each gradient, ``images`` the first ones."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    defender: str
+    net: str
+    policy: str
+    attack: Literal["noise", "fgsm", "iterative"]
+    gradient: Literal["dense", "defended"]
+    gradient_draws: int
+    images: int
+    report_draws: int
+    points: list[PointResult]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of ``first`` minus that of ``second``, mean predictors, on the same images at ``lam`` / 255."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    first: str
+    second: str
+    lam: int
+    value: Value
+
+
+@dataclass(frozen=True)
+class MissingCurve:
+    """A line that was not computed, for its net has no checkpoint, and the command that trains it."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    defender: str
+    net: str
+    command: str
+
+
+@dataclass(frozen=True)
+class NetInfo:
+    """A net: its clean accuracy by its card on ``test_images`` images, and what trained it."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    name: str
+    weights_sha256: str
+    accuracy: float
+    test_images: int
+    recipe: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the numbers depend on besides the nets."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    budget: dict[str, Any]
+    data: DataInfo
+    seed: int
+    device: str
+    version: str
+
+
+@dataclass(frozen=True)
+class FigureResult:
+    """One figure of the paper, computed."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    figure: str
+    title: str
+    settings: Settings
+    nets: list[NetInfo]
+    curves: list[CurveResult]
+    differences: list[Difference] = field(default_factory=list[Difference])
+    missing: list[MissingCurve] = field(default_factory=list[MissingCurve])
+    schema: int = SCHEMA
+
+    def write(self, folder: Path) -> Path:
+        """Write ``folder/<figure>.json`` by rename; the same result gives the same bytes."""
+        return write_json(asdict(self), folder / f"{self.figure}.json")
+
+    @classmethod
+    def read(cls, path: Path) -> FigureResult:
+        """Read one figure; raises ValueError, naming file and fields, for anything else."""
+        from pydantic import TypeAdapter
+
+        try:
+            found = json.loads(path.read_bytes())
+            if found.get("schema") != SCHEMA:
+                raise ValueError(f"schema {found.get('schema')!r}, this version reads {SCHEMA}")
+            return TypeAdapter(cls).validate_json(json.dumps(found))
+        except ValueError as error:
+            raise ValueError(f"{path} is not a figure of ours: {error}") from error

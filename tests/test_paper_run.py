@@ -1,0 +1,249 @@
+"""``sap-art paper``: figures on disk, resumed to the same bytes, missing nets named, a page side by side."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sap_art import zoo
+from sap_art.bench import Watch
+from sap_art.cli import main
+from sap_art.paper import run as running
+from sap_art.paper import work
+from sap_art.paper.budgets import BUDGETS
+from sap_art.paper.figures import ADV, FIGURES
+from sap_art.paper.nets import Absent, Net, find_net
+from sap_art.paper.page import page
+from sap_art.paper.plots import plot
+from sap_art.paper.results import FigureResult
+from sap_art.paper.run import run_figures
+
+TINY = replace(BUDGETS["quick"], images=4, report_draws=3, lambdas=(0, 16))
+
+
+def compute(output: Path, *names: str, watch: Watch | None = None) -> list[FigureResult]:
+    """Figures of four bundled images at two radii."""
+    return run_figures(
+        list(names), budget=TINY, seed=0, output=output, device="cpu", source=None, checkpoints=None, watch=watch
+    )
+
+
+def without_adv(role: str, *, checkpoints: Path | None = None) -> Net | Absent:
+    """The zoo of somebody who has not trained ADV."""
+    return Absent("preact-resnet20-adv", "sap-art train --recipe adv") if role == "adv" else find_net(role)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def anywhere() -> Generator[None]:
+    """The images that ship with the package, whatever this machine has, and a rate that need not be measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SAP_ART_DATA", raising=False)
+        patch.setattr(work, "measure_rate", lambda model, x, y: 1000.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Figures 1b, 3 and 4, without ADV."""
+    output = tmp_path_factory.mktemp("paper") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "find_net", without_adv)
+        compute(output, "1b", "3", "4")
+    return output
+
+
+def figure(made: Path, name: str) -> FigureResult:
+    """As it lies on disk."""
+    return FigureResult.read(made / "figures" / f"{name}.json")
+
+
+def test_a_figure_on_disk(made: Path) -> None:
+    """Each line at each radius, with intervals that hold their values, settings and seed."""
+    result = figure(made, "1b")
+
+    assert [c.defender for c in result.curves] == [c.defender.name for c in FIGURES["1b"].curves]
+    assert [[p.lam for p in c.points] for c in result.curves] == [[0, 16]] * 4
+    assert [c.report_draws for c in result.curves] == [1, 3, 3, 3]
+    for point in (p for c in result.curves for p in c.points):
+        for value in (point.attacked.single, point.attacked.mean, point.worst.single, point.worst.mean):
+            assert 0 <= value.low <= value.value <= value.high <= 1
+    assert (result.settings.seed, result.settings.data.n, result.schema) == (0, 4, 1)
+    assert all(c.points[0].attacked == c.points[0].worst for c in result.curves)
+    assert result.nets[0].accuracy == zoo.load_card("preact-resnet20").accuracy
+
+
+def test_round_trip(made: Path, tmp_path: Path) -> None:
+    """What is written is what is read."""
+    result = figure(made, "4")
+
+    assert FigureResult.read(result.write(tmp_path)) == result
+    assert (tmp_path / "4.json").read_bytes() == (made / "figures" / "4.json").read_bytes()
+
+
+def test_a_file_of_something_else(tmp_path: Path) -> None:
+    """Named, with what is wrong about it."""
+    (tmp_path / "1a.json").write_text('{"schema": 99}')
+    with pytest.raises(ValueError, match=r"1a\.json is not a figure of ours: schema 99, this version reads 1"):
+        FigureResult.read(tmp_path / "1a.json")
+
+
+def test_what_figures_share_is_computed_once(made: Path) -> None:
+    """Dense and SAP-100 are the same lines in 1b, 3 and 4, number by number; clean images have one score."""
+    lines = {n: {c.defender: [p.attacked for p in c.points] for c in figure(made, n).curves} for n in ("1b", "3", "4")}
+
+    assert lines["3"] == lines["4"] == {name: lines["1b"][name] for name in ("dense", "SAP-100")}
+
+
+def test_calibration_has_the_error_that_the_paper_did_not_print(made: Path) -> None:
+    """In figure 4 alone: bins, and an ECE with its interval at each radius."""
+    assert all(p.calibration is None for c in figure(made, "3").curves for p in c.points)
+    for curve in figure(made, "4").curves:
+        for point in curve.points:
+            assert point.calibration is not None
+            assert point.calibration.intervals is not None
+            assert point.calibration.draws == curve.report_draws
+            assert sum(b.count for b in point.calibration.bins) == 4
+            assert point.calibration.intervals["ece"].value == pytest.approx(point.calibration.ece)
+
+
+def test_differences_that_the_paper_prints(made: Path) -> None:
+    """SAP-100 minus dense where both are there, paired."""
+    result = figure(made, "1b")
+    means = {c.defender: {p.lam: p.attacked.mean.value for p in c.points} for c in result.curves}
+
+    assert [(d.first, d.second, d.lam) for d in result.differences] == [
+        ("SAP-100", "dense", 0),
+        ("SAP-100", "dense", 16),
+    ]
+    for d in result.differences:
+        assert d.value.value == pytest.approx(means[d.first][d.lam] - means[d.second][d.lam])
+        assert d.value.low <= d.value.value <= d.value.high
+
+
+def test_missing_nets_are_named(made: Path) -> None:
+    """With the command that trains them, in the file and on the page."""
+    missing = figure(made, "3").missing
+
+    assert [m.defender for m in missing] == ["ADV", "ADV+SAP-100"]
+    assert {m.net for m in missing} == {"preact-resnet20-adv"}
+    assert "Missing: ADV+SAP-100" in (made / "paper.md").read_text()
+
+
+def test_the_page(made: Path) -> None:
+    """Side by side: the paper's number, ours, the worst case; and what differs."""
+    text = (made / "paper.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| dense")
+    ]
+
+    assert rows[0][:4] == ["dense", "FGSM, gradient of the dense net, 4 images", "0", "89.8"]
+    assert all("(" in cell and "to" in cell for cell in rows[0][4:])
+    assert "| SAP-100 − dense | 16 | -5.2 |" in text
+    assert "91.68 on 10,000 images" in text
+    assert "89.8 % clean" in text
+    assert "28 × 28" in text
+    assert text == page([figure(made, name) for name in ("1b", "3", "4")])
+
+
+@pytest.mark.parametrize("name", ["1b", "4"])
+def test_plots(name: str, made: Path, tmp_path: Path) -> None:
+    """PNG and SVG, the same bytes each time."""
+    pytest.importorskip("matplotlib", reason="the extra plots")
+    first, second = (plot(figure(made, name), tmp_path / folder) for folder in ("a", "b"))
+
+    assert [path.name for path in first] == [f"{name}.png", f"{name}.svg"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+
+
+def test_interrupted_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes as without; finished units are read, not computed again."""
+    compute(tmp_path / "whole", "1a")
+    calls = 0
+
+    def interrupted(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return whole(*args, **options)  # type: ignore[arg-type]
+
+    whole = work.points
+    monkeypatch.setattr(work, "points", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compute(tmp_path / "cut", "1a")
+    assert not (tmp_path / "cut" / "paper.md").exists()
+    compute(tmp_path / "cut", "1a")
+
+    assert calls == 5  # four lines, one of them twice
+    for file in ("figures/1a.json", "paper.md", "suite.json"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_another_run_keeps_out(made: Path) -> None:
+    """A folder has the results of one budget and one seed."""
+    with pytest.raises(ValueError, match="results of another run, which differs in: seed"):
+        run_figures(["1a"], budget=TINY, seed=1, output=made, device="cpu", source=None)
+
+
+def test_progress_adds_up(tmp_path: Path) -> None:
+    """What was announced is what is done in the end; the forecast holds what is left to do."""
+    expected: list[int] = []
+    done: list[int] = []
+    forecasts: list[int] = []
+    watch = Watch(
+        forecast=lambda left: forecasts.append(sum(f.passes for f in left)),
+        expect=expected.append,
+        advance=done.append,
+    )
+    compute(tmp_path / "out", "1a", watch=watch)
+
+    assert forecasts == expected
+    assert sum(done) == sum(expected) > 0
+    compute(tmp_path / "out", "1a", watch=watch)
+    assert len(forecasts) == 1
+
+
+def test_a_net_is_looked_for_where_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder that is given, then in the zoo; missing, the command that trains it is said."""
+    assets = zoo.ASSETS
+    monkeypatch.setattr(zoo, "ASSETS", tmp_path / "empty")
+    absent = find_net(ADV.role)
+
+    assert isinstance(absent, Absent)
+    assert "sap-art train --arch preact-resnet20 --recipe adv " in absent.command
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(assets / f"preact-resnet20-fast{suffix}", tmp_path / f"preact-resnet20-adv{suffix}")
+    found = find_net(ADV.role, checkpoints=tmp_path)
+    assert isinstance(found, Net)
+    assert (found.name, found.recipe, found.epochs) == ("preact-resnet20-adv", "fast", 24)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--figure", "7"], "unknown figure '7'; known: 1a, 1b, 1c, 2, 3, 4, 5, 6"),
+        (["--budget", "huge"], "unknown budget 'huge'; known: quick, full"),
+        (["--images", "0"], "at least 1"),
+        (["--checkpoints", "nowhere"], "no such folder of checkpoints: nowhere"),
+        (["--device", "abacus"], "device 'abacus' is not available"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Status 2, one clear message, nothing written."""
+    monkeypatch.setattr("sys.argv", ["sap-art", "paper", "--output", str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
