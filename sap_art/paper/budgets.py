@@ -46,7 +46,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget("quick", images=256, report_draws=10, iterative_lambda=16, many_draws_images=64, tier="smoke"),
+    "quick": Budget("quick", images=256, report_draws=10, iterative_lambda=8, many_draws_images=64, tier="smoke"),
     "full": Budget("full", images=None, report_draws=100, iterative_lambda=64, many_draws_images=1024, tier="quick"),
 }
 

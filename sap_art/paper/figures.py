@@ -11,7 +11,7 @@ from typing import Literal
 LAMBDAS = (0, 1, 2, 4, 8, 16, 32, 64)
 """Radii in units of 1/255; 0 is the clean image."""
 
-SAP_PERCENTS = (50, 100, 200)
+SAP_PERCENTS = (50, 100)
 DROPOUT_RATES = (0.05, 0.1, 0.3)
 
 

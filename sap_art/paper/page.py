@@ -38,7 +38,10 @@ def _introduction(result: FigureResult) -> str:
         "the same images today: APGD on the dense net and EOT-APGD through the defence, the worst point of each "
         "image chosen on draws of their own, scored on fresh ones.\n\n"
         f"{settings.data.n} images ({settings.data.set}), budget {budget['name']}: {budget['report_draws']} report "
-        f"draws, attacks of tier {budget['tier']}; seed {settings.seed}; {settings.device}; sap_art {settings.version}."
+        f"draws, attacks of tier {budget['tier']}; seed {settings.seed}; {settings.device}; "
+        f"sap_art {settings.version}. The iterative attack through a defence goes up to lambda "
+        f"{budget['iterative_lambda']}; gradients of more than {budget['many_draws']} draws are computed for "
+        f"the first {budget['many_draws_images']} images."
     )
 
 

@@ -63,7 +63,8 @@ def run_figures(
     info = DataInfo(set=data.set_name("cifar10", source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
     found = {role: find_net(role, checkpoints=checkpoints) for role in roles_of(figures)}
     nets = {role: net for role, net in found.items() if isinstance(net, Net)}
-    settings = Settings(asdict(budget), info, seed, where.type, __version__)
+    spent = {**asdict(budget), "lambdas": list(budget.lambdas)}
+    settings = Settings(spent, info, seed, where.type, __version__)
     store = Store.open(output, _manifest(settings))
     for net in nets.values():
         net.module.to(where)

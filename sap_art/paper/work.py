@@ -127,7 +127,8 @@ class Work:
         random = not self.model(defender).deterministic
         draws = self.budget.report_draws if random else 1
         if attacker is None:
-            return images * len(self.budget.lambdas) * (draws + self._passes_of_worst(random))
+            lambdas = self.budget.lambdas
+            return images * (draws * len(lambdas) + sum(lam > 0 for lam in lambdas) * self._passes_of_worst(random))
         lambdas = self.budget.lambdas_of(attacker)
         gradients = {"noise": 0, "fgsm": 1, "iterative": max(lambdas)}[attacker.kind]
         return images * (draws * len(lambdas) + 2 * gradients * (attacker.draws if random else 1))
