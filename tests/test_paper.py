@@ -11,6 +11,7 @@ from sap_art.attacks.objective import loss_and_gradient
 from sap_art.defended import DefendedModel
 from sap_art.evaluation import evaluate
 from sap_art.foreign import wrap
+from sap_art.paper import attacks
 from sap_art.paper.attacks import mean_gradient, points, radius, view_of, worst_points
 from sap_art.paper.budgets import BUDGETS
 from sap_art.paper.figures import DENSE_ITERATIVE, FGSM, FIGURES, ITERATIVE, LAMBDAS, NOISE, Attacker, figure_named
@@ -179,6 +180,24 @@ def test_worst_points_get_worse_with_the_radius(net: nn.Module, images: Images) 
     assert not (right[8] & ~right[1]).any()
     assert right[8].sum() == 0
     assert torch.equal(found[16], found[8])
+
+
+def test_who_fell_is_tested_anew_at_each_radius(
+    net: nn.Module, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was left alone by luck is attacked again; whoever is never right is not attacked at all."""
+    x, y = images[0][:2], images[1][:2]
+    tested: list[int] = []
+
+    def fallen(*args: object, seed: int) -> Tensor:
+        tested.append(seed)
+        return torch.zeros(2, dtype=torch.bool)
+
+    monkeypatch.setattr(attacks, "_standing", fallen)
+    found = worst_points(defended(net, "sap:100"), x, y, lambdas=(1, 2, 4), tier=TIERS["smoke"], seed=1)
+
+    assert len(set(tested)) == len(tested) == 3
+    assert all(torch.equal(point, x) for point in found.values())
 
 
 def test_the_ordering_that_matters(net: nn.Module, images: Images) -> None:

@@ -106,12 +106,12 @@ def worst_points(
 
     From small radii to large ones, APGD on the dense net, then EOT-APGD through the defence with ``bpda``. A new point
     replaces the one so far, that of the smaller radius included, where it is right less often in selection draws. An
-    image at whose point all of as many draws as the tier drops by are wrong is attacked no more: what is allowed at
-    one radius is allowed at all larger ones.
+    image at whose point all of as many draws as the tier drops by are wrong is left alone, its point being allowed at
+    all larger radii too; it is tested anew at each of them, so that luck does not last.
     """
     best, found = x.clone(), {0: x}
-    alive = _standing(model, x, y, tier, seed=derive_seed(seed, "clean"))
     for lam in (lam for lam in sorted(lambdas) if lam):
+        alive = _standing(model, best, y, tier, seed=derive_seed(seed, lam))
         for name, view, loss in _adaptive(model, tier):
             index = alive.nonzero()[:, 0]
             if len(index) == 0:

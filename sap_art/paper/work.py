@@ -135,9 +135,10 @@ class Work:
 
     def _passes_of_worst(self, random: bool) -> int:
         tier = TIERS[self.budget.tier]
-        dense = 2 * tier.steps * max(1, len(tier.transfer_losses))
-        choice = 2 * tier.selection_draws + tier.drop_draws
-        return dense + random * (choice + len(tier.losses) * (2 * tier.draws * tier.steps + choice))
+        tested = tier.drop_draws if random else 1
+        choice = 2 * (tier.selection_draws if random else 1) + tested
+        dense = max(1, len(tier.transfer_losses)) * (2 * tier.steps + choice)
+        return tested + dense + random * len(tier.losses) * (2 * tier.draws * tier.steps + choice)
 
 
 def _name(attacker: Attacker | None) -> str:
