@@ -204,6 +204,7 @@ def test_progress_adds_up(tmp_path: Path) -> None:
 
     assert forecasts == expected
     assert sum(done) == sum(expected) > 0
+    assert len(list((tmp_path / "out" / "work").rglob("*.safetensors"))) == 6  # three lines, three worst cases
     compute(tmp_path / "out", "1a", watch=watch)
     assert len(forecasts) == 1
 
