@@ -84,7 +84,8 @@ def _is_random(model: StochasticModel, x: Tensor) -> bool:
     near = [ThreatModel("Linf", radius).random_start(x, generator) for radius in NEARBY]
     points = torch.cat([x, *near])
     first = model.single(points)
-    return any(not torch.equal(first, model.single(points)) for _ in range(DETECTION_CALLS))
+    calls = (model.single(points) for _ in range(DETECTION_CALLS))
+    return any(not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True) for again in calls)  # NaN is no noise
 
 
 @torch.no_grad()

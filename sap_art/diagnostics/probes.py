@@ -128,10 +128,10 @@ def repeats_its_draws(model: StochasticModel, x: Tensor, *, seed: int) -> bool:
 
 @torch.no_grad()
 def is_restless(model: StochasticModel, x: Tensor, *, seed: int) -> bool:
-    """Whether draws at the first image of ``x`` differ at all; of a model that is random elsewhere only they do not."""
+    """Whether draws at the first image of ``x`` differ at all, and are numbers."""
     with model.seeded(derive_seed(seed, "restless")):
-        first = model.single(x[:1])
-        return any(not torch.equal(first, model.single(x[:1])) for _ in range(CALLS))
+        draws = torch.stack([model.single(x[:1]) for _ in range(1 + CALLS)])
+    return bool(draws.isfinite().all() and (draws != draws[:1]).any())
 
 
 def largest_change(evaluation: Evaluation) -> float:

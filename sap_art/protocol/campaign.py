@@ -47,9 +47,12 @@ class Job:
 
     @cached_property
     def restless(self) -> Tensor:
-        """Images (B, ...) to probe the noise at: x, or points around them if no draw differs at the first of x."""
-        near = self.threat.random_start(self.x, make_generator(self.x.device, self.seed_for("restless"), "start"))
-        return self.x if probes.is_restless(self.model, self.x, seed=self.seed_for("restless")) else near
+        """Images (B, ...) to probe the noise at: x, or points around them if draws differ only there."""
+        if self.model.deterministic:
+            return self.x
+        seed = self.seed_for("restless")
+        near = self.threat.random_start(self.x, make_generator(self.x.device, seed, "start"))
+        return next((at for at in (self.x, near) if probes.is_restless(self.model, at, seed=seed)), self.x)
 
     def seed_for(self, *labels: object) -> int:
         """The seed of one named part of this entry's evaluation."""
