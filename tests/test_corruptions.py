@@ -465,7 +465,6 @@ def test_robustbench_reads_the_export(
     folder: Path, nets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its list of models of the threat model corruptions."""
-    pytest.importorskip("pyautoattack")
     from sap_art.integrations.robustbench import repaired
 
     record = run_corruptions(prepared(f"{nets}:plain", source=folder), draws=1, seed=1, output=tmp_path)

@@ -153,7 +153,6 @@ def test_the_page(made: Path) -> None:
 @pytest.mark.parametrize("name", ["1b", "4"])
 def test_plots(name: str, made: Path, tmp_path: Path) -> None:
     """PNG and SVG, the same bytes each time."""
-    pytest.importorskip("matplotlib", reason="the extra plots")
     first, second = (plot(figure(made, name), tmp_path / folder) for folder in ("a", "b"))
 
     assert [path.name for path in first] == [f"{name}.png", f"{name}.svg"]
