@@ -7,8 +7,8 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,21 @@ from torch import Tensor
 
 from sap_art import __version__, data, kernels, portfolio, protocol
 from sap_art.attacks.cost import count_passes
-from sap_art.devices import require_device
-from sap_art.entries import Entry, fingerprint, make_entry
+from sap_art.blueprint import Blueprint, Images
+from sap_art.entries import Entry, fingerprint
 from sap_art.forecast import Forecast, forecast_entry
 from sap_art.integrations.robustbench.export import export
 from sap_art.models import Loader
 from sap_art.protocol.assemble import to_record
-from sap_art.protocol.campaign import Job
+from sap_art.protocol.job import Executor, InProcess
 from sap_art.record import DataInfo, Record, write_json
 from sap_art.store import Store
 from sap_art.suites import Suite
 from sap_art.tiers import TIERS
+from sap_art.workers import Workers, cores
+
+WORK_OF_A_WORKER = 15.0
+"""Seconds of one core: four times what a process takes to start."""
 
 
 @dataclass(frozen=True)
@@ -43,32 +47,43 @@ class Watch:
 
 
 def run_suite(
-    suite: Suite, *, output: Path, device: str = "cpu", source: str | None = None, watch: Watch | None = None
+    suite: Suite,
+    *,
+    output: Path,
+    device: str = "cpu",
+    source: str | None = None,
+    workers: int | None = 1,
+    watch: Watch | None = None,
 ) -> list[Record]:
     """Evaluate every entry of ``suite`` and leave ``records/``, their ``.run.json`` and ``model_info/`` in ``output``.
 
     Models are named as for ``models.Loader``. A second call with the same arguments goes on where the first stopped;
     finished entries are read.
 
+    Args:
+        workers: processes, each with as many threads as torch has here; 1 computes in this one, None takes one a core
+            where there is work enough. Records do not depend on it.
+
     Raises:
-        ValueError: bad images, labels, nets, policies or device, or an output folder of another run; before any work.
+        ValueError: bad images, labels, nets, policies or device, several workers on a GPU, or an output folder of
+            another run; before any work. Later, a model that a worker cannot make again.
+        workers.WorkerError: a worker was killed.
     """
-    watch = watch or Watch()
-    where = require_device(device)
-    x, y = data.load(suite.dataset, n=suite.images, source=source)
-    if tuple(x.shape[1:]) != data.IMAGE_SHAPES[suite.dataset]:
-        raise ValueError(f"images must have shape {data.IMAGE_SHAPES[suite.dataset]}, got {tuple(x.shape[1:])}")
-    images = DataInfo(set=data.set_name(suite.dataset, source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
-    x, y = x.to(where), y.to(where)
-    prepared = partial(make_entry, x=x, y=y, seed=suite.seed, device=where, load=Loader())
-    entries = [prepared(e.name, e.model, e.policy) for e in suite.entries]
-    store = Store.open(output, _manifest(suite, images, entries, x))
+    plan = Blueprint(suite, TIERS[suite.tier], source, device, output)
+    _require_workers(workers, plan.where)
+    images, load = plan.images(), Loader()
+    ids = data.ids_sha256(images.x.cpu(), images.y.cpu())
+    info = DataInfo(set=data.set_name(suite.dataset, source=source), n=len(images.x), ids_sha256=ids)
+    entries = [plan.entry(chosen, images, load) for chosen in suite.entries]
+    store = Store.open(output, _manifest(suite, info, entries, images.x))
+    run = _Run(plan, images, info, store, watch or Watch())
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        left = [entry for entry in entries if not _record_path(store, entry).exists()]
-        if left:
-            watch.forecast([forecast_entry(entry, x, passes=_passes(suite, entry, images=len(x))) for entry in left])
-        watch.expect(sum(_passes(suite, entry, images=len(x)) for entry in entries))
-        return [_finish(suite, entry, images, (x, y), store, watch) for entry in entries]
+        left = [entry for entry in entries if not store.finished(entry.name)]
+        forecast = [forecast_entry(entry, images.x, passes=run.passes(entry)) for entry in left]
+        workers = workers or _worth_starting(forecast, plan.where)
+        run.begin(entries, [replace(entry, rate=entry.rate * workers) for entry in forecast])
+        with Workers(plan, workers) if left and workers > 1 else nullcontext(InProcess()) as executor:
+            return [run.finish(entry, executor, workers=workers) for entry in entries]
 
 
 def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
@@ -83,44 +98,67 @@ def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
     return replace(suite, name=f"{suite.name} with --model", entries=entries)
 
 
-def _finish(
-    suite: Suite, entry: Entry, images: DataInfo, xy: tuple[Tensor, Tensor], store: Store, watch: Watch
-) -> Record:
-    tier = TIERS[suite.tier]
-    passes = _passes(suite, entry, images=images.n)
-    path = _record_path(store, entry)
-    if path.exists():
-        watch.advance(passes)
-        return Record.read(path)
-    job = Job(
-        entry=entry,
-        x=xy[0],
-        y=xy[1],
-        threat=suite.threat(),
-        tier=tier,
-        seed=suite.seed,
-        store=store,
-        announce=lambda stage: watch.announce(f"{entry.name}: {stage}"),
-    )
-    start = time.perf_counter()
-    with count_passes(entry.model, watch.advance) as spent:
-        record = to_record(job, protocol.run(job), images)
-    watch.advance(passes - spent.forwards - spent.backwards)
-    sidecar = _run_info(xy[0].device, seconds=time.perf_counter() - start)
-    write_json(sidecar, store.records / f"{entry.name}.run.json")
-    export(record, store.root)
-    record.write(store.records)
-    return record
+@dataclass(frozen=True)
+class _Run:
+    """One run of a suite: what it is made of, where its results go and who is told."""
+
+    plan: Blueprint
+    images: Images
+    info: DataInfo
+    store: Store
+    watch: Watch
+
+    def passes(self, entry: Entry) -> int:
+        """Forecast for one entry."""
+        tier, threat = self.plan.tier, self.plan.suite.threat()
+        return portfolio.expected_passes(entry.model, tier, threat, images=self.info.n, classes=entry.classes)
+
+    def begin(self, entries: list[Entry], left: list[Forecast]) -> None:
+        """Tell what there is to do."""
+        if left:
+            self.watch.forecast(left)
+        self.watch.expect(sum(map(self.passes, entries)))
+
+    def finish(self, entry: Entry, executor: Executor, *, workers: int) -> Record:
+        """The record of one entry, read or computed and written."""
+        passes, path = self.passes(entry), self.store.records / f"{entry.name}.json"
+        if self.store.finished(entry.name):
+            self.watch.advance(passes)
+            return Record.read(path)
+        made = [0]
+
+        def advance(more: int) -> None:
+            made[0] += more
+            self.watch.advance(more)
+
+        job = replace(
+            self.plan.job(entry, self.images),
+            executor=executor,
+            announce=lambda stage: self.watch.announce(f"{entry.name}: {stage}"),
+            advance=advance,
+        )
+        start = time.perf_counter()
+        with count_passes(entry.model, advance):
+            record = to_record(job, protocol.run(job), self.info)
+        self.watch.advance(passes - made[0])
+        sidecar = _run_info(job.x.device, seconds=time.perf_counter() - start, workers=workers)
+        write_json(sidecar, self.store.records / f"{entry.name}.run.json")
+        export(record, self.store.root)
+        record.write(self.store.records)
+        return record
 
 
-def _record_path(store: Store, entry: Entry) -> Path:
-    return store.records / f"{entry.name}.json"
+def _require_workers(workers: int | None, device: torch.device) -> None:
+    if workers is not None and (workers < 1 or (workers > 1 and device.type != "cpu")):
+        raise ValueError(f"workers must be at least 1, and 1 on a GPU, got {workers} on {device.type}")
 
 
-def _passes(suite: Suite, entry: Entry, *, images: int) -> int:
-    """Forecast for one entry."""
-    tier = TIERS[suite.tier]
-    return portfolio.expected_passes(entry.model, tier, suite.threat(), images=images, classes=entry.classes)
+def _worth_starting(left: list[Forecast], device: torch.device) -> int:
+    """One a core, but each with work for long enough to pay for its start."""
+    if device.type != "cpu":
+        return 1
+    seconds = 3600 * sum(entry.hours(gpus=1) for entry in left)
+    return max(1, min(cores(), int(seconds / WORK_OF_A_WORKER)))
 
 
 def _manifest(suite: Suite, images: DataInfo, entries: list[Entry], x: Tensor) -> dict[str, Any]:
@@ -135,13 +173,14 @@ def _manifest(suite: Suite, images: DataInfo, entries: list[Entry], x: Tensor) -
     }
 
 
-def _run_info(device: torch.device, *, seconds: float) -> dict[str, Any]:
+def _run_info(device: torch.device, *, seconds: float, workers: int) -> dict[str, Any]:
     """What may differ between two runs of one computation."""
     return {
         "seconds": round(seconds, 1),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
+        "workers": workers,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -13,17 +13,20 @@ from sap_art import process
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-CORE_INCOMPLETE = REFUSED = 1
+CORE_INCOMPLETE = REFUSED = WORKER_DIED = 1
 
 
 def main() -> None:
-    """Run ``sap-art``; status 0 done, 1 attack failed, core incomplete or refused, 2 bad input, 130 interrupted."""
+    """Run ``sap-art``; status 0 done, 1 attack failed, worker died, core incomplete or refused, 2 bad input, 130."""
     process.prepare()
     try:
         status = app(standalone_mode=False)
     except typer.TyperException as error:
         typer.echo(f"sap-art: {error}; see sap-art --help", err=True)
         status = BAD_INPUT
+    except ChildProcessError as error:
+        typer.echo(f"sap-art: {error}", err=True)
+        status = WORKER_DIED
     except (ValueError, OSError, ImportError) as error:
         typer.echo(f"sap-art: {error}", err=True)
         status = BAD_INPUT
@@ -52,15 +55,21 @@ def bench(
     images: Annotated[int | None, typer.Option(help="First N test images.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius, such as 8/255.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of one thread each; else one a core of the CPU. Results are the same."),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each flag saw, why, and what to do.")] = False,
 ) -> int:
     """Attack every entry of a suite and say what it is worth: a table here, records in OUTPUT."""
     from dataclasses import replace
 
+    import torch
     from rich.console import Console
 
     from sap_art import suites, table
     from sap_art.bench import run_suite, with_entries
+    from sap_art.devices import require_device
     from sap_art.explain import explain as explanation
     from sap_art.progress import bar
 
@@ -71,9 +80,11 @@ def bench(
         raise ValueError("--policy needs --model: a suite names its own entries")
     given = {name: value for name, value in (("tier", tier), ("images", images), ("eps", eps)) if value is not None}
     chosen = replace(chosen, **given)
+    if require_device(device).type == "cpu":
+        torch.set_num_threads(1)  # whatever the machine: the bits of a record depend on the threads
     console = Console()
     with bar(console) as watch:
-        records = run_suite(chosen, output=output, device=device, source=data, watch=watch)
+        records = run_suite(chosen, output=output, device=device, source=data, workers=workers, watch=watch)
     (output / "table.md").write_text(table.markdown(records), encoding="utf-8")
     console.print(table.terminal(records))
     if explain:

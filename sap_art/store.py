@@ -44,18 +44,22 @@ class Store:
 
     def unit(self, key: str, compute: Callable[[], Unit]) -> Unit:
         """The tensors of the unit ``key``: read if they were finished before, else computed and written by rename."""
-        path = self._path(key)
-        if path.exists():
-            try:
-                return load(path.read_bytes())
-            except SafetensorError as error:
-                raise ValueError(f"{path} is damaged ({error}); delete it to have it computed again") from error
-        unit = compute()
+        if self.has(key):
+            return self.read(key)
+        unit, path = compute(), self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         part.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in unit.items()}))
         os.replace(part, path)
-        return load(path.read_bytes())
+        return self.read(key)
+
+    def read(self, key: str) -> Unit:
+        """The tensors of the finished unit ``key``; raises ValueError if its file is damaged."""
+        path = self._path(key)
+        try:
+            return load(path.read_bytes())
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it to have it computed again") from error
 
     def has(self, key: str) -> bool:
         """Whether the unit ``key`` was finished before."""

@@ -32,7 +32,11 @@ ROOMS = (
     "corruptions",
     "protocol",
     "integrations",
-    "bench forecast models",
+    "forecast models",
+    "blueprint",
+    "worker",
+    "workers",
+    "bench",
     "doctor explain paper progress table",
     "cli",
 )

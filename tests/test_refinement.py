@@ -18,8 +18,11 @@ from sap_art.entries import Entry
 from sap_art.portfolio import PlannedAttack, again, plan
 from sap_art.portfolio.planned import apgd
 from sap_art.protocol import budgets, checks, planting
-from sap_art.protocol.campaign import Job, Outcome, run_attacks, score_columns, told_right
+from sap_art.protocol.campaign import run_attacks
+from sap_art.protocol.job import Job
+from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.refinement import refine, strongest
+from sap_art.protocol.scoring import score, score_columns, told_right
 from sap_art.record import DefenceInfo, ModelInfo
 from sap_art.stochastic import StochasticModel
 from sap_art.store import Store
@@ -99,7 +102,7 @@ def test_refinement_is_of_images_that_still_stand(job: Callable[..., Job]) -> No
 def vary(made: Job) -> dict[str, str]:
     """States of the convergence flags."""
     outcomes = run_attacks(made)
-    return {f.code: f.state for f in budgets.vary(made, outcomes, made.score(made.x, "worst case"))[1]}
+    return {f.code: f.state for f in budgets.vary(made, outcomes, score(made, made.x, "worst case"))[1]}
 
 
 class Delayed(nn.Module):
@@ -115,7 +118,7 @@ def test_budgets_that_are_enough_are_clear(job: Callable[..., Job]) -> None:
     made = job(Steps(rise=0.03, noise=0.1))
     outcomes = run_attacks(made)
     worst = outcomes[0].points
-    curves, flags = budgets.vary(made, outcomes, made.score(worst, "worst case"))
+    curves, flags = budgets.vary(made, outcomes, score(made, worst, "worst case"))
 
     assert {f.code: f.state for f in flags} == dict.fromkeys(
         ["steps-not-converged", "draws-not-converged", "restarts-not-converged", "selection-not-converged"], "clear"
@@ -126,7 +129,7 @@ def test_budgets_that_are_enough_are_clear(job: Callable[..., Job]) -> None:
         "restarts": [1, 5, 10],
         "first_step": [0.5, 1, 2],
     }
-    assert budgets.vary(replace(made, tier=TIERS["quick"]), outcomes, made.score(worst, "again")) == ({}, [])
+    assert budgets.vary(replace(made, tier=TIERS["quick"]), outcomes, score(made, worst, "again")) == ({}, [])
 
 
 def test_too_few_steps_are_flagged(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,11 +173,11 @@ def test_a_crash_is_not_checked_and_says_so(job: Callable[..., Job]) -> None:
     made = job(module, replace(SMALL, planted=8))
     outcomes = run_attacks(made)
     module.broken = True
-    flags = budgets.vary(made, outcomes, made.score(made.x, "worst case"))[1]
+    flags = budgets.vary(made, outcomes, score(made, made.x, "worst case"))[1]
 
     assert {f.state for f in flags} == {"not-checked"}
     assert all(f.evidence.startswith("the attack crashed: FloatingPointError") for f in flags)
-    assert {f.evidence for f in budgets.vary(made, [], made.score(made.x, "w"))[1]} == {
+    assert {f.evidence for f in budgets.vary(made, [], score(made, made.x, "w"))[1]} == {
         "no attack through the defence has finished"
     }
 
@@ -340,7 +343,7 @@ def test_a_deterministic_model_may_have_a_gradient_that_is_noise(
     module = SignFlips(masked=False) if flips else Readout(masked=False).net
     made = job(module, replace(TIERS["quick"], signal_draws=8), model=wrap(module.eval(), dense=module))
     made = replace(made, x=torch.full((64, 3, 4, 4), 0.5), y=torch.zeros(64, dtype=torch.long))
-    flags = {f.code: f for f in checks.of_the_gradient(made, checks.signals(made, []), [])}
+    flags = {f.code: f for f in checks.of_the_gradient(made, checks.signals(made, checks.signal_calls(made, [])), [])}
 
     assert made.model.deterministic
     assert flags["low-gradient-signal"].state == state, flags["low-gradient-signal"].evidence

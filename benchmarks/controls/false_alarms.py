@@ -80,7 +80,7 @@ def _evaluate(folder: Path, *, sigma: float, eps: float, seed: int) -> list[str]
 
     from sap_art import ThreatModel, protocol, wrap
     from sap_art.entries import Entry
-    from sap_art.protocol.campaign import Job
+    from sap_art.protocol.job import Job
     from sap_art.randomness import make_generator
     from sap_art.record import DefenceInfo, ModelInfo
     from sap_art.store import Store

@@ -42,7 +42,7 @@ def batch_shared_noise(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
         looped = torch.stack([model.single(x[:1]) for _ in range(CALLS * COPIES // 2)])
     if not (batched.isfinite().all() and looped.isfinite().all()):
         return flag(code, "not-checked", "the model returned NaN or inf logits")
-    label = looped.mean((0, 1)).argmax()
+    label = int(looped.mean((0, 1)).argmax())
     together, alone = (_log_odds(logits, label) for logits in (batched, looped))
     tolerance = _tolerance(looped)
     alike = independent_groups(together, seed=derive_seed(seed, code)) if np.ptp(together) > tolerance else 1.0
@@ -55,21 +55,29 @@ def batch_shared_noise(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
     return raised_if(value < P_VALUE and model.per_example, code, evidence, value=value, threshold=P_VALUE)
 
 
-@torch.no_grad()
 def state_between_calls(model: StochasticModel, x: Tensor, y: Tensor, *, seed: int) -> Flag:
+    """``law_moves`` of ``successive_calls``. A state that moves sooner than these are made is not seen."""
+    return law_moves(successive_calls(model, x, seed=seed), int(y[0]))
+
+
+@torch.no_grad()
+def successive_calls(model: StochasticModel, x: Tensor, *, seed: int) -> Tensor:
+    """Logits (2000, C) of as many calls with the first image of ``x`` alone."""
+    with model.seeded(derive_seed(seed, "state-between-calls")):
+        return torch.cat([model.single(x[:1]) for _ in range(2 * HALF)])
+
+
+def law_moves(logits: Tensor, label: int) -> Flag:
     """Raised if the law of a draw moves with the number of calls: the first 1,000 of 2,000 against the last 1,000.
 
-    What is compared are the log-odds of the first image's label over calls with this image alone, which do not
-    saturate as probabilities do. Two-sample Kolmogorov-Smirnov test, p < 1e-3: exact for continuous numbers,
-    conservative for discrete ones, and blind to rounding. A state that moves sooner than the probe is called is not
-    seen, so call it before the attacks.
+    What is compared are the log-odds of the label, which do not saturate as probabilities do. Two-sample
+    Kolmogorov-Smirnov test, p < 1e-3: exact for continuous numbers, conservative for discrete ones, and blind to
+    rounding.
     """
     code = "state-between-calls"
-    with model.seeded(derive_seed(seed, code)):
-        logits = torch.cat([model.single(x[:1]) for _ in range(2 * HALF)])
     if not logits.isfinite().all():
         return flag(code, "not-checked", "the model returned NaN or inf logits")
-    odds = _log_odds(logits, y[0])
+    odds = _log_odds(logits, label)
     first, last = odds[:HALF], odds[HALF:]
     p = same_law(first, last, tolerance=_tolerance(logits))
     evidence = (
@@ -148,7 +156,7 @@ def zero_or_non_finite(shares: dict[str, GradientInfo]) -> Flag:
     return raised_if(value > ZERO_SHARE, "zero-or-non-finite-gradient", evidence, value=value, threshold=ZERO_SHARE)
 
 
-def _log_odds(logits: Tensor, label: Tensor) -> NDArray[np.float64]:
+def _log_odds(logits: Tensor, label: int) -> NDArray[np.float64]:
     """Log of p / (1 - p) for the class ``label``: (..., C) -> (...)."""
     others = torch.arange(logits.shape[-1], device=logits.device) != label
     odds = logits.double()[..., label] - logits.double()[..., others].logsumexp(-1)

@@ -9,8 +9,11 @@ from torch import Tensor
 from sap_art.diagnostics import probes
 from sap_art.evaluation import Evaluation
 from sap_art.protocol import budgets, checks, planting
-from sap_art.protocol.campaign import Job, Outcome, choose, run_attacks, score_columns, told_right
+from sap_art.protocol.campaign import run_attacks
+from sap_art.protocol.job import Job
+from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.refinement import refine
+from sap_art.protocol.scoring import choose, evaluation, report, score_columns, told_right
 from sap_art.record import Flag, GradientInfo
 
 
@@ -37,26 +40,32 @@ class Findings:
 
 
 def run(job: Job) -> Findings:
-    """Evaluate one entry. Finished units are read, not computed again; an attack that raises is kept as an error."""
+    """Evaluate one entry. Finished units are read, not computed again; an attack that raises is kept as an error.
+
+    What needs nothing but the model is submitted before the attacks, to fill the time in which those wait for others.
+    """
     shared_noise = probes.batch_shared_noise(job.model, job.restless, seed=job.seed_for("shared noise"))
     if shared_noise.state == "raised":
         job.model.per_example = False  # from here on draws are made one by one
-    state = checks.state_between_calls(job)  # before anything else has called the model often
+    job.submit(checks.successive_calls(job))  # before anything else has called the model often
+    clean = report(job, job.x, "clean")
+    job.submit([*clean, *checks.curve_calls(job).values(), checks.large_eps_call(job)])
     outcomes = run_attacks(job)
     outcomes += refine(job, outcomes)
     columns = score_columns(job, outcomes)
     finished = [outcome for outcome in outcomes if outcome.error is None]
+    signal_calls = checks.signal_calls(job, finished)
+    job.submit(signal_calls)
     choice = choose(job, finished)
     names = ["clean", *(o.planned.id for o in finished)]
-    worst = job.score(choice.points, "worst case")
+    worst = evaluation(job, report(job, choice.points, "worst case"))
     told = told_right(job, finished)
-    state = checks.really_deterministic(job, {**columns, "worst case": worst}) or state
-    job.announce("probing the model")
-    signals = checks.signals(job, finished)
+    state = checks.really_deterministic(job, {**columns, "worst case": worst}) or checks.state_between_calls(job)
     curve, monotone = checks.along_the_curve(job)
     large_eps = checks.large_eps(job)
     convergence, converged = budgets.vary(job, finished, worst)
     planted = planting.planted_examples(job, finished)
+    signals = checks.signals(job, signal_calls)
     flags = [
         *checks.of_the_attacks(job, outcomes, columns),
         *checks.known_seeds(job, worst, told),
@@ -71,7 +80,7 @@ def run(job: Job) -> Findings:
     return Findings(
         outcomes=outcomes,
         columns=columns,
-        clean=job.score(job.x, "clean"),
+        clean=evaluation(job, clean),
         worst=worst,
         worst_points=choice.points,
         winners=[names[number] for number in choice.candidate.tolist()],

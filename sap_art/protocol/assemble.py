@@ -7,8 +7,9 @@ from sap_art.evaluation import Evaluation
 from sap_art.flags import complete, verdict
 from sap_art.metrics import Estimate
 from sap_art.protocol import Findings
-from sap_art.protocol.campaign import Job, Outcome
 from sap_art.protocol.confidence import calibration_of
+from sap_art.protocol.job import Job
+from sap_art.protocol.outcome import Outcome
 from sap_art.record import AttackResult, BudgetPoint, Calibration, CurvePoint, DataInfo, Precision, Record, Value
 from sap_art.store import tensor_sha256
 

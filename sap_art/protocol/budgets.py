@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from sap_art.diagnostics.convergence import MORE, not_converged
 from sap_art.evaluation import Evaluation
 from sap_art.flags import CRASHED, flag
 from sap_art.portfolio import PlannedAttack, budgets
-from sap_art.protocol.campaign import Job, Outcome, choose, points_alone
+from sap_art.protocol.campaign import alone, scored_alone
+from sap_art.protocol.job import Call, Job, UnitError
+from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.refinement import strongest
+from sap_art.protocol.scoring import choose, evaluation, report
 from sap_art.record import Flag
 from sap_art.selection import choose_worst
+from sap_art.store import Unit, tensor_sha256
 from sap_art.tiers import STAND_ALONE
 
 Convergence = dict[str, dict[float, Evaluation]]
@@ -31,43 +36,50 @@ def vary(job: Job, finished: list[Outcome], worst: Evaluation) -> tuple[Converge
         return {}, [flag(code, "not-checked", why) for code in MORE]
     try:
         curves, more_restarts = _repeat(job, best[0], finished)
-    except Exception as error:  # noqa: BLE001  as in campaign
-        why = f"{CRASHED}{type(error).__name__}: {error}"
+    except UnitError as error:
+        why = f"{CRASHED}{error.reason}"
         return {}, [flag(code, "not-checked", why) for code in MORE]
-    alone, seed = worst.first(STAND_ALONE), job.seed_for("convergence")
+    base, seed = worst.first(STAND_ALONE), job.seed_for("convergence")
     more_draws = _choose_by_more_draws(job, finished)
     steps, draws = (sorted(curves[name].items()) for name in ("steps", "draws"))
     return curves, [
         not_converged("steps-not-converged", steps[-2][1], steps[-1][1], seed=seed),
         not_converged("draws-not-converged", draws[-2][1], draws[-1][1], seed=seed),
-        not_converged("restarts-not-converged", alone, more_restarts, seed=seed),
-        not_converged("selection-not-converged", alone, more_draws, seed=seed),
+        not_converged("restarts-not-converged", base, more_restarts, seed=seed),
+        not_converged("selection-not-converged", base, more_draws, seed=seed),
     ]
 
 
 def _repeat(job: Job, best: PlannedAttack, finished: list[Outcome]) -> tuple[Convergence, Evaluation]:
     """All budgets, and the worst case with the points of the most restarts among the candidates."""
-    points = {
-        name: {value: points_alone(job, planned, job.threat) for value, planned in values.items()}
+    calls = {
+        name: {value: alone(job, planned, job.threat) for value, planned in values.items()}
         for name, values in budgets(best).items()
     }
+    job.submit([call for values in calls.values() for call in values.values()])
     curves = {
-        name: {value: job.score(found, f"{best.id} with {name} {value:g}") for value, found in values.items()}
-        for name, values in points.items()
+        name: {value: scored_alone(job, call) for value, call in values.items()} for name, values in calls.items()
     }
-    most = points["restarts"][max(points["restarts"])]
+    most = job.unit(calls["restarts"][max(calls["restarts"])])["x_adv"].to(job.x.device)
     chosen = choose(job, finished).points[: len(most)]
     return curves, _worst_of(job, torch.stack([chosen, most]))
 
 
-def _worst_of(job: Job, candidates: torch.Tensor) -> Evaluation:
+def _worst_of(job: Job, candidates: Tensor) -> Evaluation:
     """The worst of two points an image, chosen and scored on draws of their own."""
-    everywhere = torch.ones(candidates.shape[:2], dtype=torch.bool)
+    key = job.key("selection of more restarts", tensor_sha256(candidates)[:12])
+    passes = candidates.shape[0] * candidates.shape[1] * job.tier.selection_draws
+    points = job.unit(Call(key, "choosing worst points", choose_everywhere, (candidates,), passes))["points"]
+    return evaluation(job, report(job, points, "worst case of more restarts"))
+
+
+def choose_everywhere(job: Job, candidates: Tensor) -> Unit:
+    """The worst of points (A, b, ...) of the first b images."""
+    candidates, exist = candidates.to(job.x.device), torch.ones(candidates.shape[:2], dtype=torch.bool)
     y, draws, seed = job.y[: candidates.shape[1]], job.tier.selection_draws, job.seed_for("more restarts")
-    choice = choose_worst(job.model, candidates, everywhere, y, draws=draws, seed=seed)
-    return job.score(choice.points, "worst case of more restarts")
+    return {"points": choose_worst(job.model, candidates, exist, y, draws=draws, seed=seed).points}
 
 
 def _choose_by_more_draws(job: Job, finished: list[Outcome]) -> Evaluation:
     points = choose(job, finished, stage="selection by more draws", draws=2 * job.tier.selection_draws).points
-    return job.score(points[:STAND_ALONE], "worst case of more selection draws")
+    return evaluation(job, report(job, points[:STAND_ALONE], "worst case of more selection draws"))

@@ -1,124 +1,94 @@
-"""One entry's attacks: run block by block, kept, counted, scored each by itself; a crash is an error in the record."""
+"""One entry's attacks, block by block: kept, counted; a crash is an error in the record."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sap_art import metrics
-from sap_art.attacks import evaluate_known_seed, known_seed
+from sap_art.attacks import known_seed
 from sap_art.attacks.cost import count_passes
 from sap_art.diagnostics import probes
-from sap_art.entries import Entry
 from sap_art.evaluation import Evaluation, evaluate
 from sap_art.portfolio import PlannedAttack, plan
-from sap_art.randomness import derive_seed, make_generator
-from sap_art.selection import Choice, choose_worst
-from sap_art.stochastic import StochasticModel
-from sap_art.store import Store, Unit, tensor_sha256
+from sap_art.protocol.job import BLOCK, Call, Job, UnitError, blocks
+from sap_art.protocol.outcome import Outcome
+from sap_art.protocol.scoring import draw_block, joined
+from sap_art.store import Unit, tensor_sha256
 from sap_art.threat import ThreatModel
-from sap_art.tiers import STAND_ALONE, Tier
+from sap_art.tiers import STAND_ALONE
 
-BLOCK = 64
-"""Images of one unit of work: what an interruption can cost at most."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One entry to evaluate: x (B, ...) in [0, 1], y (B,), what is allowed, how much is spent, where work is kept."""
-
-    entry: Entry
-    x: Tensor
-    y: Tensor
-    threat: ThreatModel
-    tier: Tier
-    seed: int
-    store: Store
-    announce: Callable[[str], None] = lambda stage: None
-
-    @property
-    def model(self) -> StochasticModel:
-        """The model under attack."""
-        return self.entry.model
-
-    @cached_property
-    def restless(self) -> Tensor:
-        """Images (B, ...) to probe the noise at: x, or points around them if draws differ only there."""
-        if self.model.deterministic:
-            return self.x
-        seed = self.seed_for("restless")
-        near = self.threat.random_start(self.x, make_generator(self.x.device, seed, "start"))
-        return next((at for at in (self.x, near) if probes.is_restless(self.model, at, seed=seed)), self.x)
-
-    def seed_for(self, *labels: object) -> int:
-        """The seed of one named part of this entry's evaluation."""
-        return derive_seed(self.seed, self.entry.name, *labels)
-
-    def score(self, x: Tensor, label: str) -> Evaluation:
-        """Report draws on points for the first len(x) images; no attack, choice or other label has seen them."""
-        self.announce(f"scoring {label}")
-        seed = self.seed_for("report", label)
-        return evaluate(self.model, x, self.y[: len(x)], draws=self.tier.report_draws, seed=seed)
-
-
-@dataclass
-class Outcome:
-    """What one attack left: points (B, ...), which of them it computed (B,), its passes, or why it crashed.
-
-    ``reported_right``: how many images a library's attack counts as still right.
-    """
-
-    planned: PlannedAttack
-    points: Tensor
-    done: Tensor
-    forwards: int = 0
-    backwards: int = 0
-    reported_right: int | None = None
-    error: str | None = None
-
-    @property
-    def reported(self) -> float | None:
-        """The accuracy that a library's attack would print."""
-        return None if self.reported_right is None else self.reported_right / int(self.done.sum())
+ALONE = STAND_ALONE // BLOCK
+"""Blocks of stand-alone images."""
 
 
 def run_attacks(job: Job) -> list[Outcome]:
-    """The tier's attacks in order; after each of the first ones, images beyond the stand-alone ones that it broke go.
+    """The tier's attacks; after each of the first ones, images beyond the stand-alone ones that it broke go.
 
     Who cannot be told the random numbers, for the model does not repeat them, is left out.
     """
-    outcomes: list[Outcome] = []
-    alive = torch.ones(len(job.x), dtype=torch.bool)
     repeats = probes.repeats_its_draws(job.model, job.restless, seed=job.seed_for("repeats"))
-    for planned in plan(job.model, job.tier, job.threat, classes=job.entry.classes):
-        if planned.attack is known_seed and not repeats:
-            continue
-        outcomes.append(run_attack(job, planned, alive))
-        if planned.first and len(job.x) > STAND_ALONE and outcomes[-1].error is None:
-            alive &= _survivors(job, outcomes[-1])
-    return outcomes
+    planned = plan(job.model, job.tier, job.threat, classes=job.entry.classes)
+    attacks = [a for a in planned if repeats or a.attack is not known_seed]
+    alive = torch.ones(len(job.x), dtype=torch.bool)
+    calls = {a.id: attack_calls(job, a, alive, range(ALONE)) for a in attacks}  # no other attack spares these images
+    job.submit([call for alone in calls.values() for call in alone])
+    beyond = range(ALONE, len(blocks(len(job.x))))
+    for attack in (a for a in attacks if a.first and not a.alone):
+        more = attack_calls(job, attack, alive, beyond)
+        job.submit(more)
+        calls[attack.id] += more
+        alive &= _survivors(job, calls[attack.id])
+    others = {a.id: attack_calls(job, a, alive, beyond) for a in attacks if not (a.first or a.alone)}
+    job.submit([call for more in others.values() for call in more])
+    return [outcome_of(job, a, calls[a.id] + others.get(a.id, [])) for a in attacks]
 
 
-def run_attack(job: Job, planned: PlannedAttack, alive: Tensor) -> Outcome:
-    """One attack on the images that are alive (B,), block by block."""
-    job.announce(planned.id)
+def attack_calls(job: Job, planned: PlannedAttack, alive: Tensor, numbers: range) -> list[Call]:
+    """One attack on the images of these blocks that are alive (B,); the keys hold who they are."""
+    numbered = [(n, block[alive[block]]) for n, block in enumerate(blocks(len(job.x))) if n in numbers]
+    return [
+        Call(
+            key=job.key(planned.id, f"{number:04d}-{tensor_sha256(index)[:12]}"),
+            name=planned.id,
+            function=attack_block,
+            arguments=(planned, number, index),
+            passes=planned.passes * len(index),
+        )
+        for number, index in numbered
+        if len(index)
+    ]
+
+
+def attack_block(job: Job, planned: PlannedAttack, number: int, index: Tensor) -> Unit:
+    """The points of one attack for the images ``index`` (b,) of a block, and its passes.
+
+    Of an attack that may spare the others images, also whether fresh draws there are ``correct`` (b,), in how many.
+    """
+    x, y = job.x[index], job.y[index]
+    with count_passes(job.model) as passes:
+        x_adv, right = planned.run(job.model, x, y, job.threat, seed=job.seed_for(planned.id, number))
+    unit = {"index": index, "x_adv": x_adv}
+    unit |= {"forwards": torch.tensor(passes.forwards), "backwards": torch.tensor(passes.backwards)}
+    if right is not None:
+        unit["right"] = right
+    if planned.first and number >= ALONE:
+        draws, seed = job.tier.drop_draws, job.seed_for("drop", planned.id, number)
+        unit["correct"] = evaluate(job.model, x_adv, y, draws=draws, seed=seed).correct
+    return unit
+
+
+def outcome_of(job: Job, planned: PlannedAttack, calls: list[Call]) -> Outcome:
+    """What one attack left on all of its blocks; without any, the images themselves."""
     outcome = Outcome(planned, job.x.clone(), torch.zeros(len(job.x), dtype=torch.bool))
-    last = STAND_ALONE if planned.alone else len(job.x)
-    for number, block in enumerate(torch.arange(len(job.x))[:last].split(BLOCK)):
-        index = block[alive[block]]
-        if len(index) == 0:
-            continue
-        try:
-            unit = _unit(job, planned, number=number, index=index)
-        except Exception as error:  # noqa: BLE001  whatever it dies of is reported, never taken for robustness
-            outcome.error = f"{type(error).__name__}: {error}"
-            break
-        outcome.points[index] = unit["x_adv"].to(job.x.device)
-        outcome.done[index] = True
+    try:
+        units = [job.unit(call) for call in calls]
+    except UnitError as error:
+        outcome.error = error.reason
+        return outcome
+    for unit in units:
+        outcome.points[unit["index"]] = unit["x_adv"].to(job.x.device)
+        outcome.done[unit["index"]] = True
         outcome.forwards += int(unit["forwards"])
         outcome.backwards += int(unit["backwards"])
         if "right" in unit:
@@ -126,83 +96,32 @@ def run_attack(job: Job, planned: PlannedAttack, alive: Tensor) -> Outcome:
     return outcome
 
 
-def _unit(job: Job, planned: PlannedAttack, *, number: int, index: Tensor) -> Unit:
-    """One attack on one block of images; the key holds what it depends on, the survivors included."""
-
-    def compute() -> Unit:
-        x, y = job.x[index], job.y[index]
-        with count_passes(job.model) as passes:
-            x_adv, right = planned.run(job.model, x, y, job.threat, seed=job.seed_for(planned.id, number))
-        cost = {"forwards": torch.tensor(passes.forwards), "backwards": torch.tensor(passes.backwards)}
-        return {"x_adv": x_adv, **cost} | ({} if right is None else {"right": right})
-
-    return job.store.unit(f"{job.entry.name}/{planned.id}/{number:04d}-{tensor_sha256(index)[:12]}", compute)
-
-
-def score_columns(job: Job, outcomes: list[Outcome]) -> dict[str, Evaluation]:
-    """Each attack by itself; one whose points the model answers with NaN is an error too."""
-    columns: dict[str, Evaluation] = {}
-    for outcome in (o for o in outcomes if o.error is None and not o.planned.partial):
-        try:
-            columns[outcome.planned.id] = job.score(outcome.points[:STAND_ALONE], outcome.planned.id)
-        except ValueError as error:
-            outcome.error = f"scoring failed: {error}"
-    return columns
-
-
-def _survivors(job: Job, outcome: Outcome) -> Tensor:
-    """(B,) images still worth attacking: the stand-alone ones, and those that this attack has not broken."""
-    draws, seed = job.tier.drop_draws, job.seed_for("drop", outcome.planned.id)
-    index = outcome.done.nonzero()[:, 0]
-    correct = evaluate(job.model, outcome.points[index], job.y[index], draws=draws, seed=seed).correct
+def _survivors(job: Job, calls: list[Call]) -> Tensor:
+    """(B,) images still worth attacking: those that this attack has not broken, and all of them if it crashed."""
     alive = torch.ones(len(job.x), dtype=torch.bool)
-    alive[index] = metrics.upper_bound(correct, draws) >= job.tier.drop_bound
-    alive[:STAND_ALONE] = True
+    try:
+        units = [job.unit(call) for call in calls]
+    except UnitError:
+        return alive
+    for unit in (unit for unit in units if "correct" in unit):
+        alive[unit["index"]] = metrics.upper_bound(unit["correct"], job.tier.drop_draws) >= job.tier.drop_bound
     return alive
 
 
-def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws: int | None = None) -> Choice:
-    """The worst point of each image among the clean one and all attacks' ones; ``draws`` or the tier's a candidate."""
-    job.announce("choosing worst points")
-    candidates = torch.stack([job.x, *(o.points for o in outcomes)])
-    valid = torch.stack([torch.ones(len(job.x), dtype=torch.bool), *(o.done for o in outcomes)])
-
-    def compute() -> Unit:
-        choice = choose_worst(
-            job.model, candidates, valid, job.y, draws=draws or job.tier.selection_draws, seed=job.seed_for(stage)
-        )
-        return {"points": choice.points, "candidate": choice.candidate}
-
-    unit = job.store.unit(f"{job.entry.name}/{stage}-{tensor_sha256(candidates, valid)[:12]}", compute)
-    return Choice(unit["points"].to(job.x.device), unit["candidate"])
+def alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Call:
+    """An attack outside of the plan within a threat model of its own, on the stand-alone images, and report draws."""
+    images = min(STAND_ALONE, len(job.x))
+    passes = images * (planned.passes + job.tier.report_draws)
+    return Call(job.key(planned.id), planned.id, attack_alone, (planned, threat), passes)
 
 
-def told_right(job: Job, outcomes: list[Outcome]) -> Tensor | None:
-    """(S, b) bool: right under each known seed whatever it was attacked by, on the b stand-alone images; None without.
-
-    A seed under which one of its attacks crashed has the others alone.
-    """
-    rows: dict[int, Tensor] = {}
-    for outcome in (o for o in outcomes if o.planned.attack is known_seed):
-        noise_seed = dict(outcome.planned.options)["noise_seed"]
-        points = outcome.points[:STAND_ALONE]
-        view, y = outcome.planned.view(job.model), job.y[: len(points)]
-        right = evaluate_known_seed(view, points, y, noise_seed=noise_seed).right[0]
-        rows[noise_seed] = rows.get(noise_seed, torch.ones_like(right)) & right
-    return torch.stack(list(rows.values())) if rows else None
-
-
-def points_alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Tensor:
-    """What an attack outside of the plan finds within a threat model of its own, on the stand-alone images."""
-    job.announce(planned.id)
+def attack_alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Unit:
+    """What such an attack finds, and draws there that it has not seen."""
     x, y = job.x[:STAND_ALONE], job.y[:STAND_ALONE]
-
-    def compute() -> Unit:
-        return {"x_adv": planned.run(job.model, x, y, threat, seed=job.seed_for(planned.id)).x_adv}
-
-    return job.store.unit(f"{job.entry.name}/{planned.id}", compute)["x_adv"].to(x.device)
+    x_adv = planned.run(job.model, x, y, threat, seed=job.seed_for(planned.id)).x_adv
+    return {"x_adv": x_adv, **draw_block(job, x_adv, 0, job.tier.report_draws, ("report", planned.id))}
 
 
-def attack_alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Evaluation:
-    """Report draws on what such an attack finds; raises if it does."""
-    return job.score(points_alone(job, planned, threat), planned.id)
+def scored_alone(job: Job, call: Call) -> Evaluation:
+    """The draws of ``alone``; raises UnitError if the attack crashed."""
+    return joined(job, [job.unit(call)])

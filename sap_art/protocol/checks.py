@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
+from torch import Tensor
 
 from sap_art import portfolio
 from sap_art.attacks import eot_apgd
@@ -14,9 +15,13 @@ from sap_art.diagnostics.finite_difference import finite_differences
 from sap_art.diagnostics.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
 from sap_art.evaluation import Evaluation
 from sap_art.flags import CRASHED, flag, raised_if
-from sap_art.protocol.campaign import Job, Outcome, attack_alone
+from sap_art.protocol.campaign import alone, scored_alone
+from sap_art.protocol.job import Call, Job, UnitError
+from sap_art.protocol.outcome import Outcome
 from sap_art.randomness import make_generator
 from sap_art.record import Flag, GradientInfo
+from sap_art.store import Unit, tensor_sha256
+from sap_art.threat import ThreatModel
 from sap_art.tiers import STAND_ALONE
 
 
@@ -39,7 +44,7 @@ def of_the_attacks(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluat
     ]
 
 
-def known_seeds(job: Job, worst: Evaluation, told: torch.Tensor | None) -> list[Flag]:
+def known_seeds(job: Job, worst: Evaluation, told: Tensor | None) -> list[Flag]:
     """Flags of the attacker who is told the random numbers."""
     codes = ("known-seed-attack-fails", "seed-gap")
     if not job.tier.known_seeds:
@@ -49,10 +54,10 @@ def known_seeds(job: Job, worst: Evaluation, told: torch.Tensor | None) -> list[
     if told is None:
         why = "no attack under a known seed succeeded in running: the model does not repeat its draws, or it crashed"
         return [flag(code, "not-checked", why) for code in codes]
-    alone, seed = worst.first(told.shape[1]), job.seed_for("known seeds")
+    same_images, seed = worst.first(told.shape[1]), job.seed_for("known seeds")
     return [
-        comparisons.known_seed_attack_fails(alone, told, seed=seed),
-        comparisons.seed_gap(alone, told, seed=seed),
+        comparisons.known_seed_attack_fails(same_images, told, seed=seed),
+        comparisons.seed_gap(same_images, told, seed=seed),
     ]
 
 
@@ -66,14 +71,30 @@ def of_the_model(job: Job) -> list[Flag]:
     ]
 
 
+def successive_calls(job: Job) -> list[Call]:
+    """The unit that calls a model of its own 2,000 times; none in a tier that does not look, or without randomness."""
+    if not job.tier.calls_compared or job.model.deterministic:
+        return []
+    name, passes = "following the model over 2,000 calls", 2 * probes.HALF
+    return [Call(job.key("state between calls"), name, call_successively, (), passes, fresh=True)]
+
+
+def call_successively(job: Job) -> Unit:
+    """What the model answers, call after call."""
+    return {"logits": probes.successive_calls(job.model, job.restless, seed=job.seed_for("state"))}
+
+
 def state_between_calls(job: Job) -> list[Flag]:
     """Whether the law of a draw moves with the calls; nothing in a tier that does not look."""
+    code = "state-between-calls"
     if not job.tier.calls_compared:
         return []
     if job.model.deterministic:
-        return [flag("state-between-calls", "clear", "the model is deterministic")]
-    job.announce("following the model over 2,000 calls")
-    return [probes.state_between_calls(job.model, job.restless, job.y, seed=job.seed_for("state"))]
+        return [flag(code, "clear", "the model is deterministic")]
+    try:
+        return [probes.law_moves(job.unit(call)["logits"], int(job.y[0])) for call in successive_calls(job)]
+    except UnitError as error:
+        return [flag(code, "not-checked", f"{CRASHED}{error.reason}")]
 
 
 def really_deterministic(job: Job, columns: dict[str, Evaluation]) -> list[Flag]:
@@ -94,36 +115,68 @@ def really_deterministic(job: Job, columns: dict[str, Evaluation]) -> list[Flag]
     return [raised_if(True, "state-between-calls", why, value=moves[name], threshold=probes.NOTICEABLE)]
 
 
-def signals(job: Job, finished: list[Outcome]) -> dict[str, list[GradientSignal]]:
-    """Signal of each random estimator's gradient at the clean image, and at the tier's other points."""
-    x, y = job.x[:STAND_ALONE], job.y[:STAND_ALONE]
+def signal_calls(job: Job, finished: list[Outcome]) -> list[Call]:
+    """The units that measure gradients at the clean image, and at the tier's other points."""
+    x = job.x[:STAND_ALONE]
     points = [x, job.threat.random_start(x, make_generator(x.device, job.seed_for("signal"), "start"))]
     points += [o.points[:STAND_ALONE] for o in finished if o.planned.climbs_the_defence][:1]
+    passes = 2 * len(x) * job.tier.signal_draws * len(job.model.estimators)
+    return [
+        Call(
+            key=job.key("signal", f"{number}-{tensor_sha256(point)[:12]}"),
+            name="gradient signal",
+            function=measure_signal,
+            arguments=(point, number),
+            passes=passes,
+        )
+        for number, point in enumerate(points[: job.tier.signal_points])
+    ]
+
+
+def measure_signal(job: Job, point: Tensor, number: int) -> Unit:
+    """The fields of ``GradientSignal`` of each random estimator at one point an image, as ``estimator/field``."""
+    point, seed = point.to(job.x.device), job.seed_for("signal", number)
+    found = gradient_signal(job.model, point, job.y[: len(point)], draws=job.tier.signal_draws, seed=seed)
+    named = {f"{name}/{f.name}": getattr(signal, f.name) for name, signal in found.items() for f in fields(signal)}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def signals(job: Job, calls: list[Call]) -> dict[str, list[GradientSignal]]:
+    """Signal of each random estimator's gradient at each point."""
     found: dict[str, list[GradientSignal]] = {}
-    for number, point in enumerate(points[: job.tier.signal_points]):
-        seed = job.seed_for("signal", number)
-        for name, signal in gradient_signal(job.model, point, y, draws=job.tier.signal_draws, seed=seed).items():
-            found.setdefault(name, []).append(signal)
+    for unit in map(job.unit, calls):
+        for name in (name for name in job.model.estimators if name != "dense"):
+            found.setdefault(name, []).append(GradientSignal(**_fields(unit, name)))
     return found
+
+
+def _fields(unit: Unit, name: str) -> Unit:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in unit.items() if key.startswith(prefix)}
 
 
 def gradient_info(job: Job, found: dict[str, list[GradientSignal]]) -> dict[str, GradientInfo]:
     """What the record says of each estimator: its signal at the clean image, and differences of the loss beside it."""
     info = {name: points[0].info() for name, points in found.items()}
-    x, y = job.x[:STAND_ALONE], job.y[:STAND_ALONE]
     if not job.tier.directions or not probes.repeats_its_draws(job.model, job.restless, seed=job.seed_for("repeats")):
         return info
-    job.announce("finite differences")
-    seed = job.seed_for("finite differences")
-    measured = finite_differences(job.model, x, y, draws=job.tier.draws, directions=job.tier.directions, seed=seed)
+    passes = 2 * job.tier.draws * (2 * job.tier.directions + len(found)) * len(job.x[:STAND_ALONE])
+    measured = job.unit(Call(job.key("finite differences"), "finite differences", differentiate, (), passes))
     return {
         name: replace(
             info[name],
-            difference_cosine=found.cosine,
-            difference_scale=None if math.isnan(found.scale) else found.scale,
+            difference_cosine=cosine,
+            difference_scale=None if math.isnan(scale) else scale,
         )
-        for name, found in measured.items()
+        for name, (cosine, scale) in ((name, values.tolist()) for name, values in measured.items())
     }
+
+
+def differentiate(job: Job) -> Unit:
+    """Cosine and scale of each random estimator's gradient beside finite differences of the loss."""
+    x, y, seed = job.x[:STAND_ALONE], job.y[:STAND_ALONE], job.seed_for("finite differences")
+    measured = finite_differences(job.model, x, y, draws=job.tier.draws, directions=job.tier.directions, seed=seed)
+    return {name: torch.tensor(found, dtype=torch.double) for name, found in measured.items()}
 
 
 def of_the_gradient(job: Job, found: dict[str, list[GradientSignal]], others: list[Flag]) -> list[Flag]:
@@ -137,26 +190,39 @@ def of_the_gradient(job: Job, found: dict[str, list[GradientSignal]], others: li
     return [zero, low_gradient_signal(found, others=others)]
 
 
+def curve_calls(job: Job) -> dict[float, Call]:
+    """One short attack at each radius of the tier."""
+    planned = portfolio.along_the_curve(job.model, job.threat, job.tier)
+    return {threat.eps: alone(job, attack, threat) for attack, threat in planned}
+
+
 def along_the_curve(job: Job) -> tuple[dict[float, Evaluation], list[Flag]]:
-    """One short attack at each radius of the tier, and whether a larger one ever does less damage."""
+    """What they leave, and whether a larger radius ever does less damage."""
     curve: dict[float, Evaluation] = {}
-    for planned, threat in portfolio.along_the_curve(job.model, job.threat, job.tier):
+    for eps, call in curve_calls(job).items():
         try:
-            curve[threat.eps] = attack_alone(job, planned, threat)
-        except Exception as error:  # noqa: BLE001  as in campaign
-            return curve, [flag("not-monotone", "not-checked", f"{CRASHED}{type(error).__name__}: {error}")]
+            curve[eps] = scored_alone(job, call)
+        except UnitError as error:
+            return curve, [flag("not-monotone", "not-checked", f"{CRASHED}{error.reason}")]
     return curve, [convergence.not_monotone(curve, seed=job.seed_for("curve"))] if curve else []
 
 
+def large_eps_call(job: Job) -> Call:
+    """An attack on the stand-alone images at a radius that nothing survives."""
+    return alone(job, *_sanity(job))
+
+
 def large_eps(job: Job) -> Flag:
-    """Attack the stand-alone images at a radius that nothing survives."""
-    job.announce("large-eps sanity check")
-    planned, threat = portfolio.sanity(job.model, job.threat, size=job.x[0].numel())
+    """Whether something survives it."""
     try:
-        result = attack_alone(job, planned, threat)
-    except Exception as error:  # noqa: BLE001  as in campaign
-        return flag("large-eps-survives", "not-checked", f"{CRASHED}{type(error).__name__}: {error}")
-    return comparisons.large_eps_survives(result, eps=threat.eps)
+        result = scored_alone(job, large_eps_call(job))
+    except UnitError as error:
+        return flag("large-eps-survives", "not-checked", f"{CRASHED}{error.reason}")
+    return comparisons.large_eps_survives(result, eps=_sanity(job)[1].eps)
+
+
+def _sanity(job: Job) -> tuple[portfolio.PlannedAttack, ThreatModel]:
+    return portfolio.sanity(job.model, job.threat, size=job.x[0].numel())
 
 
 def crashed(*flags: Flag) -> bool:

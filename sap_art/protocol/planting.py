@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,8 @@ from sap_art.diagnostics.binarised import last_linear
 from sap_art.diagnostics.planted import PlantedResult, plant_and_attack, planted_example_missed
 from sap_art.flags import CRASHED, flag
 from sap_art.portfolio import PlannedAttack, again
-from sap_art.protocol.campaign import Job, Outcome
+from sap_art.protocol.job import Call, Job, UnitError
+from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.refinement import strongest
 from sap_art.record import Flag
 from sap_art.stochastic import StochasticModel
@@ -37,27 +40,32 @@ def planted_examples(job: Job, finished: list[Outcome]) -> list[Flag]:
         return [flag(CODE, "not-checked", str(error))]
     try:
         return [planted_example_missed(_plant(job, best[0]))]
-    except Exception as error:  # noqa: BLE001  as in campaign
-        return [flag(CODE, "not-checked", f"{CRASHED}{type(error).__name__}: {error}")]
+    except UnitError as error:
+        return [flag(CODE, "not-checked", f"{CRASHED}{error.reason}")]
 
 
 def _plant(job: Job, best: PlannedAttack) -> PlantedResult:
     attack = again(best, "planted", restarts=job.tier.refinement.restarts if job.tier.refinement else 1)
-    units = [_unit(job, attack, x, number=number) for number, x in enumerate(job.x[: job.tier.planted].split(BLOCK))]
+    images = min(job.tier.planted, len(job.x))
+    calls = [
+        Call(job.key(attack.id, f"{number:04d}"), "planting", plant_block, (attack, number), BLOCK * attack.passes)
+        for number in range(math.ceil(images / BLOCK))
+    ]
+    job.submit(calls)
+    units = [job.unit(call) for call in calls]
     planted, found, random = (torch.cat([unit[name] for unit in units]) for name in ("planted", "found", "random"))
     share = random[planted].mean().item() if planted.any() else 0.0
     return PlantedResult(planted, found, share)
 
 
-def _unit(job: Job, planned: PlannedAttack, x: Tensor, *, number: int) -> Unit:
+def plant_block(job: Job, planned: PlannedAttack, number: int) -> Unit:
+    """What became of the images of one block."""
+
     def attack(model: StochasticModel, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
         return planned.run(model, x, y, threat, seed=seed).x_adv
 
-    def compute() -> Unit:
-        job.announce(f"planting, images from {number * BLOCK}")
-        draws, seed = job.tier.selection_draws, job.seed_for("planted", number)
-        result = plant_and_attack(job.model, x, job.threat, attack, draws=draws, seed=seed)
-        random = torch.full((len(x),), result.random, dtype=torch.double)
-        return {"planted": result.planted, "found": result.found, "random": random}
-
-    return job.store.unit(f"{job.entry.name}/{planned.id}/{number:04d}", compute)
+    x = job.x[: job.tier.planted].split(BLOCK)[number]
+    draws, seed = job.tier.selection_draws, job.seed_for("planted", number)
+    result = plant_and_attack(job.model, x, job.threat, attack, draws=draws, seed=seed)
+    random = torch.full((len(x),), result.random, dtype=torch.double)
+    return {"planted": result.planted, "found": result.found, "random": random}

@@ -18,7 +18,7 @@ from sap_art import ThreatModel, protocol, wrap
 from sap_art.entries import Entry
 from sap_art.flags import complete
 from sap_art.protocol import Findings
-from sap_art.protocol.campaign import Job
+from sap_art.protocol.job import Job
 from sap_art.record import DefenceInfo, ModelInfo
 from sap_art.store import Store
 from sap_art.tiers import TIERS

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sap_art import ThreatModel, data, protocol, wrap
 from sap_art.entries import Entry, make_entry
-from sap_art.protocol.campaign import Job
+from sap_art.protocol.job import Job
 from sap_art.record import DefenceInfo, Flag, ModelInfo
 from sap_art.stochastic import StochasticModel
 from sap_art.store import Store

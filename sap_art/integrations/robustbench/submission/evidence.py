@@ -20,7 +20,8 @@ from sap_art.devices import require_device
 from sap_art.entries import Entry, make_entry
 from sap_art.evaluation import Evaluation
 from sap_art.integrations.robustbench.export import metric, percent
-from sap_art.protocol.campaign import Job
+from sap_art.protocol.job import Job
+from sap_art.protocol.scoring import score
 from sap_art.record import Record
 from sap_art.store import Store, tensor_sha256
 from sap_art.suites import Suite, SuiteEntry
@@ -74,7 +75,7 @@ class Evidence:
             seed=record.seeds["base"],
             store=Store(self.root),
         )
-        found, t1 = job.score(points, "worst case"), metric(record, "T1")
+        found, t1 = score(job, points, "worst case"), metric(record, "T1")
         if not t1.low <= found.accuracy <= t1.high:
             raise ValueError(
                 f"{record.entry} is right on {percent(found.accuracy)} % of its worst points, the record says "

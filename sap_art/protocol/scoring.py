@@ -1,0 +1,117 @@
+"""Fresh draws on points, and the choice of the worst points, block by block; every block has a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sap_art.attacks import evaluate_known_seed, known_seed
+from sap_art.evaluation import Evaluation, evaluate
+from sap_art.protocol.job import BLOCK, Call, Job, UnitError
+from sap_art.protocol.outcome import Outcome
+from sap_art.selection import Choice, choose_worst
+from sap_art.store import Unit, tensor_sha256
+from sap_art.tiers import STAND_ALONE
+
+
+def report(job: Job, points: Tensor, label: str) -> list[Call]:
+    """Report draws on points for the first len(points) images; no attack, choice or other label has seen them."""
+    return draws_on(job, points, "report", label, draws=job.tier.report_draws)
+
+
+def draws_on(job: Job, points: Tensor, *labels: str, draws: int) -> list[Call]:
+    """Draws of the stage ``labels`` on points (b, ...) for the first b images."""
+    return [
+        Call(
+            key=job.key(*labels, f"{number:04d}-{tensor_sha256(block)[:12]}"),
+            name=f"scoring {labels[-1]}",
+            function=draw_block,
+            arguments=(block, number, draws, labels),
+            passes=len(block) * draws,
+        )
+        for number, block in enumerate(points.split(BLOCK))
+    ]
+
+
+def draw_block(job: Job, points: Tensor, number: int, draws: int, labels: tuple[str, ...]) -> Unit:
+    """``log_probabilities`` (m, b, C) of m draws on points (b, ...) for the images of block ``number``."""
+    y = job.y[number * BLOCK :][: len(points)]
+    seed = job.seed_for(*labels, number)
+    found = evaluate(job.model, points.to(job.x.device), y, draws=draws, seed=seed)
+    return {"log_probabilities": found.draw_log_probabilities}
+
+
+def joined(job: Job, units: Sequence[Unit]) -> Evaluation:
+    """What ``draw_block`` found for the first images, block after block."""
+    found = torch.cat([unit["log_probabilities"] for unit in units], 1)
+    return Evaluation(found, job.y[: found.shape[1]].cpu(), job.model.per_example)
+
+
+def evaluation(job: Job, calls: Sequence[Call]) -> Evaluation:
+    """The draws of ``draws_on``; raises UnitError if the model raised or returned NaN."""
+    job.submit(calls)
+    return joined(job, [job.unit(call) for call in calls])
+
+
+def score(job: Job, points: Tensor, label: str) -> Evaluation:
+    """The draws of ``report``, made here and now: nothing that was kept is read, nothing is kept."""
+    return joined(job, [call.function(job, *call.arguments) for call in report(job, points, label)])
+
+
+def score_columns(job: Job, outcomes: list[Outcome]) -> dict[str, Evaluation]:
+    """Each attack by itself; one whose points the model answers with an error is an error too."""
+    whole = [o for o in outcomes if o.error is None and not o.planned.partial]
+    calls = {o.planned.id: report(job, o.points[:STAND_ALONE], o.planned.id) for o in whole}
+    job.submit([call for column in calls.values() for call in column])
+    columns: dict[str, Evaluation] = {}
+    for outcome in whole:
+        try:
+            columns[outcome.planned.id] = evaluation(job, calls[outcome.planned.id])
+        except UnitError as error:
+            outcome.error = f"scoring failed: {error.message}"
+    return columns
+
+
+def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws: int | None = None) -> Choice:
+    """The worst point of each image among the clean one and all attacks' ones; ``draws`` or the tier's a candidate."""
+    candidates = torch.stack([job.x, *(o.points for o in outcomes)])
+    valid = torch.stack([torch.ones(len(job.x), dtype=torch.bool), *(o.done for o in outcomes)])
+    draws = draws or job.tier.selection_draws
+    calls = [
+        Call(
+            key=job.key(stage, f"{number:04d}-{tensor_sha256(points, exist)[:12]}"),
+            name="choosing worst points",
+            function=choose_block,
+            arguments=(points, exist, number, draws, stage),
+            passes=points.shape[0] * points.shape[1] * draws,
+        )
+        for number, (points, exist) in enumerate(zip(candidates.split(BLOCK, 1), valid.split(BLOCK, 1), strict=True))
+    ]
+    job.submit(calls)
+    units = [job.unit(call) for call in calls]
+    points, candidate = (torch.cat([unit[name] for unit in units]) for name in ("points", "candidate"))
+    return Choice(points.to(job.x.device), candidate)
+
+
+def choose_block(job: Job, candidates: Tensor, valid: Tensor, number: int, draws: int, stage: str) -> Unit:
+    """The worst of candidates (A, b, ...), of which (A, b) exist, for the images of block ``number``."""
+    candidates, y = candidates.to(job.x.device), job.y[number * BLOCK :][: candidates.shape[1]]
+    found = choose_worst(job.model, candidates, valid, y, draws=draws, seed=job.seed_for(stage, number))
+    return {"points": found.points, "candidate": found.candidate}
+
+
+def told_right(job: Job, outcomes: list[Outcome]) -> Tensor | None:
+    """(S, b) bool: right under each known seed whatever it was attacked by, on the b stand-alone images; None without.
+
+    A seed under which one of its attacks crashed has the others alone.
+    """
+    rows: dict[int, Tensor] = {}
+    for outcome in (o for o in outcomes if o.planned.attack is known_seed):
+        noise_seed = dict(outcome.planned.options)["noise_seed"]
+        points = outcome.points[:STAND_ALONE]
+        view, y = outcome.planned.view(job.model), job.y[: len(points)]
+        right = evaluate_known_seed(view, points, y, noise_seed=noise_seed).right[0]
+        rows[noise_seed] = rows.get(noise_seed, torch.ones_like(right)) & right
+    return torch.stack(list(rows.values())) if rows else None

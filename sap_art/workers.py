@@ -1,0 +1,162 @@
+"""Units computed by several processes of this machine."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from sap_art import worker
+from sap_art.blueprint import Blueprint
+from sap_art.protocol.job import Call, Job, UnitError
+from sap_art.store import Unit
+from sap_art.worker import IDLE, Board, Death, Facts, Task
+
+LOOK = 0.5
+"""Seconds between two looks at what the processes have done."""
+
+
+class WorkerError(ChildProcessError):
+    """A process is gone in the middle of its work; what was finished is kept."""
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """An ``Executor`` with processes of its own, each with as many threads as this one; use it in a ``with``.
+
+    What was submitted last is begun first, for that is what is waited for; what was submitted before fills the gaps.
+    On leaving, and if this process dies, the others end at once: finished units are in the store.
+    Scripts that use it need ``if __name__ == "__main__":``, as for any process that is spawned.
+    """
+
+    def __init__(self, blueprint: Blueprint, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")  # torch's threads and CUDA do not survive a fork
+        places = context.SimpleQueue()
+        for place in range(workers):
+            places.put(place)
+        self._board = Board(context.RawArray("q", workers), context.RawArray("q", [IDLE] * workers))
+        self._theirs, self._mine = context.Pipe(duplex=False)
+        begin = partial(worker.start, board=self._board, places=places, driver=self._theirs)
+        arguments = blueprint, torch.get_num_threads()
+        self._pool = ProcessPoolExecutor(workers, context, initializer=begin, initargs=arguments)
+        self._room = 2 * workers  # for each one in work and one at hand
+        self._waiting: deque[tuple[Job, Call]] = deque()
+        self._asked, self._shown = set[str](), set[str]()
+        self._begun: list[Call] = []
+        self._futures: dict[str, Future[Death | None]] = {}
+        self._passes = 0
+        with _interrupts_ignored():  # so that no process dies of Ctrl-C, with a traceback, while it starts
+            for _ in range(workers):
+                self._pool.submit(worker.is_up)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self._mine.close()
+        self._pool.shutdown(cancel_futures=True)
+        self._mine.close()
+        self._theirs.close()
+
+    def submit(self, job: Job, calls: Sequence[Call]) -> None:
+        new = [call for call in calls if call.key not in self._asked and not job.store.has(call.key)]
+        self._asked.update(call.key for call in new)
+        self._waiting.extendleft((job, call) for call in sorted(new, key=lambda call: call.passes))
+        self._begin()
+
+    def result(self, job: Job, call: Call) -> Unit:
+        self.submit(job, [call])
+        while not job.store.has(call.key):
+            future = self._futures.get(call.key)
+            if future is not None and future.done():
+                with self._alive():
+                    death = future.result()
+                if death is not None:
+                    raise UnitError(call.key, death.kind, death.message)
+                break
+            self._look(job)
+        return job.store.read(call.key)
+
+    def _look(self, job: Job) -> None:
+        """Wait for a moment, or until something is finished, and tell what was done meanwhile."""
+        wait(self._running(), timeout=LOOK, return_when=FIRST_COMPLETED)
+        self._begin()
+        passes = sum(self._board.passes)
+        job.advance(passes - self._passes)
+        self._passes = passes
+        stages = {call.key.rpartition("/")[0]: call.name for call in self._in_work()}
+        if stages.keys() - self._shown:  # each once: an attack on many blocks is one line
+            self._shown.update(stages)
+            job.announce(", ".join(dict.fromkeys(stages.values())))
+
+    def _begin(self) -> None:
+        """Give to the processes what there is room for: no more, for what waits for them costs memory."""
+        room = self._room - len(self._running())
+        while self._waiting and room > 0:
+            job, call = self._waiting.popleft()
+            task = Task(len(self._begun), call, job.entry.name, Facts.of(job.entry), job.model.per_example)
+            self._begun.append(call)
+            with self._alive():
+                self._futures[call.key] = self._pool.submit(worker.work, pack(task))
+            room -= 1
+
+    def _running(self) -> list[Future[Death | None]]:
+        return [future for future in self._futures.values() if not future.done()]
+
+    def _in_work(self) -> list[Call]:
+        return [self._begun[number] for number in self._board.tasks if number != IDLE]
+
+    @contextmanager
+    def _alive(self) -> Generator[None]:
+        """Within, raise WorkerError if a process has died."""
+        try:
+            yield
+        except BrokenProcessPool as error:
+            keys = ", ".join(call.key for call in self._in_work()) or "its first unit was begun"
+            raise WorkerError(
+                f"a worker process died, killed from outside or for want of memory, while in work: {keys}; "
+                "finished units are kept, the same command goes on, with fewer --workers it needs less memory"
+            ) from error
+
+
+def pack(task: Task) -> bytes:
+    """The task for ``pickle.loads``, its tensors as arrays: views without what they are views of."""
+    file = io.BytesIO()
+    _Pickler(file).dump(task)
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: object) -> Any:
+        return (torch.from_numpy, (obj.detach().cpu().numpy(),)) if isinstance(obj, torch.Tensor) else NotImplemented
+
+
+@contextmanager
+def _interrupts_ignored() -> Generator[None]:
+    """Within, and in processes that are begun within, Ctrl-C does nothing; only the main thread can ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
