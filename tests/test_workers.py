@@ -88,26 +88,29 @@ def other_each_time():
 TINY = replace(
     TIERS["full"],
     noise_points=2,
-    draws=2,
-    steps=3,
-    losses=("ce", "margin"),
+    draws=1,
+    steps=2,
+    losses=("ce",),
     other_losses=("ce",),
+    stops=False,
     drop_draws=59,
     drop_bound=0.05,
-    selection_draws=4,
+    selection_draws=2,
     report_draws=10,
     signal_draws=4,
-    transfer_targets=2,
-    long_steps=4,
+    transfer_targets=0,
+    long_steps=0,
+    selective=False,
     square_iterations=2,
-    square_draws=2,
+    square_draws=1,
     boundary_queries=0,
     known_seeds=1,
+    told_all=False,
     references=False,
-    refinement=Refinement(best=1, restarts=2, targets=2, above=0.5),
+    refinement=Refinement(best=1, restarts=2, targets=0, above=0.5),
     curve=(0.5, 1.0),
     planted=9,
-    directions=2,
+    directions=1,
 )
 SMOKE = replace(TIERS["smoke"], noise_points=2, draws=2, steps=2, report_draws=10)
 
@@ -137,8 +140,8 @@ def test_interrupted_and_resumed_by_two_is_the_same_as_one_left_alone(
 ) -> None:
     """Every record and every unit, of a policy and of users' own models; no finished unit is made again."""
     monkeypatch.setitem(TIERS, "full", TINY)
-    entries = [SuiteEntry(f"{nets}:linear", "sap:100"), SuiteEntry(f"{nets}:Coin"), SuiteEntry(f"{nets}:linear")]
-    suite = Suite("small", "full", entries, images=130)
+    entries = [SuiteEntry(f"{nets}:linear", "sap:100"), SuiteEntry(f"{nets}:Coin")]
+    suite = Suite("small", "full", entries, images=70)
     run_suite(suite, output=tmp_path / "one")
 
     def interrupt(stage: str) -> None:
@@ -235,9 +238,8 @@ def test_no_process_outlives_the_driver(nets: str, tmp_path: Path, how: str) -> 
     until(lambda: gone(process.pid), 20)
 
     assert process.returncode == (130 if how == "interrupted" else -signal.SIGKILL)
-    assert error == (
-        "sap-art: interrupted; the same command goes on where it stopped\n" if how == "interrupted" else ""
-    )
+    assert "Traceback" not in error
+    assert how == "killed" or error == "sap-art: interrupted; the same command goes on where it stopped\n"
     assert not list((tmp_path / "out" / "records").glob("*"))
 
 
@@ -296,7 +298,7 @@ def test_in_one_process_a_unit_that_raised_is_not_tried_again(nets: str, tmp_pat
     assert tried == [1]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "work").touch()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         InProcess().result(job, Call("a/c", "n", succeeds, (), 1))
 
 
