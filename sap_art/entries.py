@@ -27,13 +27,17 @@ NEARBY = (8 / 255, 0.5)
 
 @dataclass(frozen=True)
 class Entry:
-    """A model under evaluation, how many classes it tells apart, and what its record says about it."""
+    """A model under evaluation, how many classes it tells apart, and what its record says about it.
+
+    ``anew`` makes the same model once more, as it was before anybody called it.
+    """
 
     name: str
     model: StochasticModel
     classes: int
     model_info: ModelInfo
     defence: DefenceInfo
+    anew: Callable[[], StochasticModel]
 
 
 def make_entry(
@@ -59,15 +63,27 @@ def make_entry(
     plain = net if isinstance(net, StochasticModel) else wrap(net)
     plain.reseed(derive_seed(seed, name))
     classes = _try(plain, x, y, reference)
-    random = _is_random(plain, x[:4])
+    random = _is_random(plain, x[:4]) or isinstance(net, StochasticModel)
+    if policy is not None and random:
+        raise ValueError(f"{reference} is random by itself; leave out the policy {policy} to evaluate it as it is")
+
+    def anew() -> StochasticModel:
+        return _apply(policy, load(reference).to(device), random=random, seed=derive_seed(seed, name))
+
+    model = anew()
     if policy is not None:
-        if random or isinstance(net, StochasticModel):
-            raise ValueError(f"{reference} is random by itself; leave out the policy {policy} to evaluate it as it is")
-        model: StochasticModel = DefendedModel(net, parse_policy(policy), seed=derive_seed(seed, name))
         _try(model, x, y, reference)
-    else:
-        model = plain if random or net is plain else wrap(net, dense=net, seed=derive_seed(seed, name))
-    return Entry(name, model, classes, _model_info(model, net, reference), _defence(model))
+    return Entry(name, model, classes, _model_info(model, net, reference), _defence(model), anew)
+
+
+def _apply(policy: str | None, net: nn.Module, *, random: bool, seed: int) -> StochasticModel:
+    """``net`` as a stochastic model: under the policy, as it is if it is random, else its own dense counterpart."""
+    if isinstance(net, StochasticModel):
+        net.reseed(seed)
+        return net
+    if policy is not None:
+        return DefendedModel(net, parse_policy(policy), seed=seed)
+    return wrap(net, dense=None if random else net, seed=seed)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
@@ -71,7 +71,7 @@ class Death(NamedTuple):
 
 
 class Worker:
-    """Builds each entry once, and again for units that want a model of their own."""
+    """Builds each entry once."""
 
     def __init__(self, blueprint: Blueprint, board: Board, place: int) -> None:
         self._blueprint, self._board, self._place = blueprint, board, place
@@ -98,15 +98,13 @@ class Worker:
         return self._blueprint.images()
 
     def _job(self, task: Task) -> Job:
-        if task.call.fresh:
-            return self._build(task, Loader())
         if task.entry not in self._jobs:
-            self._jobs[task.entry] = self._build(task, self._load)
+            self._jobs[task.entry] = self._build(task)
         return self._jobs[task.entry]
 
-    def _build(self, task: Task, load: Loader) -> Job:
+    def _build(self, task: Task) -> Job:
         (chosen,) = (e for e in self._blueprint.suite.entries if e.name == task.entry)
-        entry = self._blueprint.entry(chosen, self._images, load)
+        entry = self._blueprint.entry(chosen, self._images, self._load)
         if Facts.of(entry) != task.facts:
             raise ValueError(
                 f"{chosen.model} is another model each time that it is made (weights {task.facts.model.weights_sha256} "
@@ -114,7 +112,7 @@ class Worker:
                 "--workers 1"
             )
         entry.model.per_example = task.per_example
-        return self._blueprint.job(entry, self._images)
+        return replace(self._blueprint.job(entry, self._images), advance=self._count)
 
 
 _worker: Worker | None = None

@@ -158,7 +158,8 @@ def test_both_predictors_of_a_defended_net_are_attacked() -> None:
     """What is attacked is what is scored: a coin of error .2 is right with .8 alone and with .896 in threes."""
     predictors, models = (importlib.import_module(name) for name in ("predictors", "coin_models"))
     x, y = models.images(100)
-    entry = Entry("coin", wrap(models.Coin(0.2), seed=1), 10, ModelInfo("", "", ""), DefenceInfo("", "", True, "", 1))
+    model = wrap(models.Coin(0.2), seed=1)
+    entry = Entry("coin", model, 10, ModelInfo("", "", ""), DefenceInfo("", "", True, "", 1), lambda: model)
     rows = list(predictors.measure(entry, x, y, draws=3, seed=1, steps=2, queries=5))
     truth = {1: 0.8, 3: 0.896}
 

@@ -61,9 +61,8 @@ def job(tmp_path: Path) -> Callable[..., Job]:
 
     def make(module: nn.Module, tier: Tier = SMALL, model: StochasticModel | None = None, **changes: Any) -> Job:
         info = ModelInfo("steps", type(module).__name__, "0" * 64)
-        entry = Entry(
-            "steps", model or wrap(module.eval()), 4, info, DefenceInfo("foreign", "module", True, "single", 1)
-        )
+        ready = model or wrap(module.eval())
+        entry = Entry("steps", ready, 4, info, DefenceInfo("foreign", "module", True, "single", 1), lambda: ready)
         x = torch.full((IMAGES, 3, 4, 4), 0.5)
         store = Store.open(tmp_path / f"out{len(list(tmp_path.iterdir()))}", {})
         y = torch.zeros(IMAGES, dtype=torch.long)

@@ -108,7 +108,8 @@ def test_a_forecast_of_an_entry_counts_its_passes(monkeypatch: pytest.MonkeyPatc
     """Two forward passes of 4 images in 2 s are 4 a second; a backward pass takes twice as long as a forward one."""
     monkeypatch.setattr(forecast, "_timed", lambda work, device: 2.0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 10)).eval()
-    entry = Entry("net", wrap(net, dense=net), 10, ModelInfo("", "", ""), DefenceInfo("", "", True, "", 1))
+    model = wrap(net, dense=net)
+    entry = Entry("net", model, 10, ModelInfo("", "", ""), DefenceInfo("", "", True, "", 1), lambda: model)
     found = forecast.forecast_entry(entry, torch.zeros(4, 3, 2, 2), passes=300)
 
     assert (found.images, found.passes) == (4, 300)

@@ -186,7 +186,7 @@ def test_passes_are_told_while_a_unit_is_in_work(nets: str, tmp_path: Path) -> N
     stages: list[str] = []
     with Workers(plan, 1) as workers:
         job = replace(plan.job(entry, images), executor=workers, advance=told.append, announce=stages.append)
-        unit = job.unit(Call("a/b/c", "calls", checks.call_successively, (), 2000, fresh=True))
+        unit = job.unit(Call("a/b/c", "calls", checks.call_successively, (), 2000))
         with pytest.raises(UnitError, match=r"a/b/d: TypeError: .*unexpected|a/b/d: TypeError: .*takes") as caught:
             job.unit(Call("a/b/d", "calls", checks.call_successively, (1,), 2000))
 

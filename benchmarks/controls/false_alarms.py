@@ -107,7 +107,9 @@ def _evaluate(folder: Path, *, sigma: float, eps: float, seed: int) -> list[str]
     y = dense(x).argmax(1)
     model = wrap(Linear(w, sigma), dense=dense, seed=seed)
     info = ModelInfo("gaussian-weights", "Linear", weights_sha256="0" * 64)
-    entry = Entry("gaussian-weights", model, 2, info, DefenceInfo("foreign", "module", True, "single", draws=1))
+    entry = Entry(
+        "gaussian-weights", model, 2, info, DefenceInfo("foreign", "module", True, "single", 1), lambda: model
+    )
     job = Job(entry, x, y, ThreatModel("Linf", eps), TIERS["quick"], seed=seed, store=Store(folder))
     return [flag.code for flag in protocol.run(job).flags if flag.state == "raised" and flag.level == "R"]
 

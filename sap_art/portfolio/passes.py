@@ -13,6 +13,8 @@ from sap_art.tiers import STAND_ALONE, Tier
 PLANTING = 260
 """Passes that plant one example, besides its draws."""
 CALLS_COMPARED = 2000
+AS_IF_NEW = 2
+"""Answers at each attack's points that are held against those of the model before anybody called it."""
 PROBES = 1000
 """Passes of the probes of a model, at most."""
 
@@ -25,6 +27,7 @@ def expected_passes(model: StochasticModel, tier: Tier, threat: ThreatModel, *, 
     alone = min(images, STAND_ALONE)
     spent = sum(attack.passes * (alone if attack.alone else images) for attack in [*attacks, *more])
     columns = (len(attacks) * alone + 2 * images) * tier.report_draws
+    anew = AS_IF_NEW * len(attacks) * alone
     estimators = len(random_estimators(model))
     gradients = 2 * tier.signal_points * tier.signal_draws * estimators * alone
     if tier.directions:
@@ -34,9 +37,9 @@ def expected_passes(model: StochasticModel, tier: Tier, threat: ThreatModel, *, 
         short += [attack for values in budgets(_costliest(climbs)).values() for attack in values.values()]
     shorts = sum(attack.passes + tier.report_draws for attack in short) * alone
     choices = _choices(tier, candidates=len(attacks) + len(more) + 1, climbs=len(climbs), images=images)
-    calls = CALLS_COMPARED if tier.calls_compared and not model.deterministic else 0
+    calls = CALLS_COMPARED if tier.calls_compared else 0
     planted = _planted(climbs, tier, alone=alone)
-    return spent + columns + gradients + shorts + choices + calls + planted + PROBES
+    return spent + columns + anew + gradients + shorts + choices + calls + planted + PROBES
 
 
 def _choices(tier: Tier, *, candidates: int, climbs: int, images: int) -> int:

@@ -47,7 +47,7 @@ def run(job: Job) -> Findings:
     shared_noise = probes.batch_shared_noise(job.model, job.restless, seed=job.seed_for("shared noise"))
     if shared_noise.state == "raised":
         job.model.per_example = False  # from here on draws are made one by one
-    job.submit(checks.successive_calls(job))  # before anything else has called the model often
+    job.submit(checks.successive_calls(job))
     clean = report(job, job.x, "clean")
     job.submit([*clean, *checks.curve_calls(job).values(), checks.large_eps_call(job)])
     outcomes = run_attacks(job)
@@ -60,7 +60,8 @@ def run(job: Job) -> Findings:
     names = ["clean", *(o.planned.id for o in finished)]
     worst = evaluation(job, report(job, choice.points, "worst case"))
     told = told_right(job, finished)
-    state = checks.really_deterministic(job, {**columns, "worst case": worst}) or checks.state_between_calls(job)
+    moves = checks.really_deterministic(job, {**columns, "worst case": worst})
+    state = moves or checks.state_between_calls(job, finished)
     curve, monotone = checks.along_the_curve(job)
     large_eps = checks.large_eps(job)
     convergence, converged = budgets.vary(job, finished, worst)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sap_art import portfolio
 from sap_art.attacks import eot_apgd
+from sap_art.attacks.cost import count_passes
 from sap_art.diagnostics import comparisons, convergence, probes
+from sap_art.diagnostics.anew import answers_as_if_new
 from sap_art.diagnostics.finite_difference import finite_differences
 from sap_art.diagnostics.gradient_signal import GradientSignal, gradient_signal, low_gradient_signal
 from sap_art.evaluation import Evaluation
@@ -23,6 +25,9 @@ from sap_art.record import Flag, GradientInfo
 from sap_art.store import Unit, tensor_sha256
 from sap_art.threat import ThreatModel
 from sap_art.tiers import STAND_ALONE
+
+EARLIER_CALLS = 100
+"""Of a model whose answers are held against those of a new one; a state that moves later moves the law of 2,000."""
 
 
 def of_the_attacks(job: Job, outcomes: list[Outcome], columns: dict[str, Evaluation]) -> list[Flag]:
@@ -72,29 +77,49 @@ def of_the_model(job: Job) -> list[Flag]:
 
 
 def successive_calls(job: Job) -> list[Call]:
-    """The unit that calls a model of its own 2,000 times; none in a tier that does not look, or without randomness."""
-    if not job.tier.calls_compared or job.model.deterministic:
+    """The unit that calls the model 2,000 times; none in a tier that does not look."""
+    if not job.tier.calls_compared:
         return []
     name, passes = "following the model over 2,000 calls", 2 * probes.HALF
-    return [Call(job.key("state between calls"), name, call_successively, (), passes, fresh=True)]
+    return [Call(job.key("state between calls"), name, call_successively, (), passes)]
 
 
 def call_successively(job: Job) -> Unit:
-    """What the model answers, call after call."""
-    return {"logits": probes.successive_calls(job.model, job.restless, seed=job.seed_for("state"))}
+    """What the model answers from its first call on, call after call."""
+    model = job.entry.anew()
+    with count_passes(model, job.advance):
+        return {"logits": probes.successive_calls(model, job.restless, seed=job.seed_for("state"))}
 
 
-def state_between_calls(job: Job) -> list[Flag]:
-    """Whether the law of a draw moves with the calls; nothing in a tier that does not look."""
-    code = "state-between-calls"
-    if not job.tier.calls_compared:
-        return []
-    if job.model.deterministic:
-        return [flag(code, "clear", "the model is deterministic")]
+def state_between_calls(job: Job, finished: list[Outcome]) -> list[Flag]:
+    """Whether answers depend on what the model was asked before: what attacks ask, and how often it was asked.
+
+    Nothing if they do not in a tier that does not count calls.
+    """
+    code, differs = "state-between-calls", _as_if_new(job, finished)
+    if differs is not None:
+        return [raised_if(True, code, differs)]
     try:
         return [probes.law_moves(job.unit(call)["logits"], int(job.y[0])) for call in successive_calls(job)]
     except UnitError as error:
         return [flag(code, "not-checked", f"{CRASHED}{error.reason}")]
+
+
+def _as_if_new(job: Job, finished: list[Outcome]) -> str | None:
+    """How a model of its own that is shown the clean images, then each attack's points, answers those unlike a new one.
+
+    A model may remember what it was asked and answer what comes near it as it did then, or adapt to what it sees.
+    """
+    used, seed, shown = job.entry.anew(), job.seed_for("anew"), [o for o in finished if not o.planned.partial]
+    with torch.no_grad():
+        for image in (job.x[:STAND_ALONE], *[job.x[:1]] * EARLIER_CALLS):
+            used.single(image)
+    for outcome in shown:
+        points = outcome.points[:STAND_ALONE]
+        found = answers_as_if_new(used, job.entry.anew(), points, seed=seed, p_value=probes.P_VALUE / len(shown))
+        if found is not None:
+            return f"at the points of {outcome.planned.id}, after other calls and before the first one: {found}"
+    return None
 
 
 def really_deterministic(job: Job, columns: dict[str, Evaluation]) -> list[Flag]:

@@ -32,7 +32,6 @@ class Call:
     Args:
         name: of the stage that it is part of, for people.
         passes: forward and backward ones, about: the longest units are begun first.
-        fresh: for a model that nothing has called before, where one can be made.
     """
 
     key: str
@@ -40,7 +39,6 @@ class Call:
     function: Callable[..., Unit]
     arguments: tuple[Any, ...]
     passes: int
-    fresh: bool = False
 
 
 class UnitError(ValueError):
@@ -107,7 +105,7 @@ def finish(job: Job, call: Call) -> Unit:
 class Job:
     """One entry to evaluate: x (B, ...) in [0, 1], y (B,), what is allowed, how much is spent, where work is kept.
 
-    ``announce`` hears what is being done, ``advance`` the passes that were made in other processes.
+    ``announce`` hears what is being done, ``advance`` the passes that were made elsewhere than on ``model``.
     """
 
     entry: Entry

@@ -30,7 +30,7 @@ from sap_art.tiers import TIERS
 ROOT = Path(__file__).parents[2]
 CONTROLS = ROOT / "benchmarks" / "controls"
 IMAGES = 8
-RUN = ("undefended", "zero_gradient", "nan_gradient", "per_batch_noise", "dropout", "coin")
+RUN = ("undefended", "zero_gradient", "nan_gradient", "per_batch_noise", "remembers", "dropout", "coin")
 
 
 def control(name: str) -> nn.Module:

@@ -93,7 +93,9 @@ def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with_dense, tier = TRIALS[request.param]
     model = wrap(noisy, dense=reference.Linear(noisy.w.detach(), noisy.b) if with_dense else None, seed=1)
     info = ModelInfo("gaussian-weights", "NoisyLinear", weights_sha256="0" * 64)
-    entry = Entry("gaussian-weights", model, 2, info, DefenceInfo("foreign", "module", True, "single", draws=1))
+    entry = Entry(
+        "gaussian-weights", model, 2, info, DefenceInfo("foreign", "module", True, "single", 1), lambda: model
+    )
     store = Store(tmp_path_factory.mktemp("gaussian"))
     return protocol.run(Job(entry, x, y, ThreatModel("Linf", EPS), tier, seed=1, store=store))
 

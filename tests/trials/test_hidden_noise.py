@@ -59,7 +59,7 @@ def flags(model: StochasticModel, folder: Path) -> dict[str, Flag]:
     """What a small evaluation raises or clears."""
     _, x, y = case()
     info = ModelInfo("coins", "Coins", weights_sha256="0" * 64)
-    entry = Entry("coins", model, 2, info, DefenceInfo("foreign", "module", True, "single", draws=1))
+    entry = Entry("coins", model, 2, info, DefenceInfo("foreign", "module", True, "single", 1), lambda: model)
     job = Job(entry, x, y, ThreatModel("Linf", EPS), SMALL, seed=1, store=Store(folder))
     return {flag.code: flag for flag in protocol.run(job).flags}
 
