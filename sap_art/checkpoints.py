@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sap_art import data
 from sap_art.devices import require_device
 from sap_art.randomness import make_generator
-from sap_art.recipes import EPS, Attack, checkpoint_name, perturb, recipe_named
+from sap_art.recipes import EPS, Attack, canonical_name, checkpoint_name, perturb, recipe_named
 from sap_art.training import Images, Progress, train
 from sap_art.zoo import file_sha256
 
@@ -59,7 +59,7 @@ def train_and_save(
     net = train(architecture, recipe, images, seed=seed, output=output, device=device, report=report)
     card = {
         "architecture": architecture,
-        "recipe": {"name": recipe_name, **recipe.settings()},
+        "recipe": {"name": canonical_name(recipe_name), **recipe.settings()},
         "schedule": recipe.schedule,
         "dataset": "cifar10",
         "train_images": len(images[1]),

@@ -13,11 +13,11 @@ from sap_art import process
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-CORE_INCOMPLETE = REFUSED = WORKER_DIED = 1
+CORE_INCOMPLETE = REFUSED = WORKER_DIED = NET_MISSING = 1
 
 
 def main() -> None:
-    """Run ``sap-art``; status 0 done, 1 attack failed, worker died, core incomplete or refused, 2 bad input, 130."""
+    """Run ``sap-art``; status 0 done, 1 as the command says (an attack failed), 2 bad input, 130."""
     process.prepare()
     try:
         status = app(standalone_mode=False)
@@ -203,12 +203,17 @@ def paper(
     figure: Annotated[list[str] | None, typer.Option(help="1a, 1b, 1c, 2, 3, 4, 5 or 6; repeatable; else all.")] = None,
     images: Annotated[int | None, typer.Option(help="First N test images; else the budget's.")] = None,
     budget: Annotated[str, typer.Option(help="quick: 256 images, for two cores; full: all, for a GPU.")] = "quick",
-    checkpoints: Annotated[Path | None, typer.Option(help="Folder of sap-art train, before the zoo.")] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder of trained nets, before the zoo; else benchmarks/checkpoints.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data folder or FILE.npz; else SAP_ART_DATA, else bundled.")] = None,
     seed: Annotated[int, typer.Option(help="Of attacks and draws.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> int:
-    """Compute the paper's figures, and beside its numbers and ours what an adaptive attacker makes of them."""
+    """Compute the paper's figures, and beside its numbers and ours what an adaptive attacker makes of them.
+
+    Status 1 if a line is left out, for its net has no checkpoint: the page names it, and the command that trains it.
+    """
     from importlib.util import find_spec
 
     from rich.console import Console
@@ -231,16 +236,18 @@ def paper(
             checkpoints=checkpoints,
             watch=watch,
         )
-    for result in results:
-        for curve in result.missing:
-            typer.echo(f"figure {result.figure}: {curve.defender} is missing: {curve.command}")
+    missing = [(result.figure, curve) for result in results for curve in result.missing]
+    for name, curve in missing:
+        typer.echo(
+            f"sap-art: figure {name}: no {curve.defender}: no checkpoint of {curve.net}: {curve.command}", err=True
+        )
     if find_spec("matplotlib") is None:
         typer.echo(f"no plots: {INSTALL}; then the same command draws them")
     else:
         for result in results:
             plot(result, output / "figures")
     console.print(f"page: {output / 'paper.md'}", highlight=False)
-    return DONE
+    return NET_MISSING if missing else DONE
 
 
 @app.command()

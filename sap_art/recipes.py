@@ -161,13 +161,29 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def checkpoint_name(architecture: str, recipe: str) -> str:
-    """What the zoo calls a net: its architecture, followed by the recipe unless that is ``standard``.
+def canonical_name(name: str) -> str:
+    """The one spelling of a recipe's name, so that one recipe has one checkpoint and one card.
 
-    >>> checkpoint_name("preact-resnet20", "standard"), checkpoint_name("preact-resnet20", "dropout:0.1")
-    ('preact-resnet20', 'preact-resnet20-dropout-0.1')
+    >>> canonical_name("dropout:0.10"), canonical_name("adv")
+    ('dropout:0.1', 'adv')
+
+    Raises:
+        ValueError: a name that ``recipe_named`` refuses.
     """
-    return architecture if recipe == "standard" else f"{architecture}-{recipe.replace(':', '-')}"
+    rate = recipe_named(name).dropout
+    return name if rate is None else f"dropout:{rate!r}"
+
+
+def checkpoint_name(architecture: str, recipe: str) -> str:
+    """What the zoo calls a net: its architecture, followed by the recipe's one name unless that is ``standard``.
+
+    >>> checkpoint_name("preact-resnet20", "standard"), checkpoint_name("preact-resnet20", "dropout:0.10")
+    ('preact-resnet20', 'preact-resnet20-dropout-0.1')
+
+    Raises:
+        ValueError: a name that ``recipe_named`` refuses.
+    """
+    return architecture if recipe == "standard" else f"{architecture}-{canonical_name(recipe).replace(':', '-')}"
 
 
 def perturb(x: Tensor, attack: Attack, *, loss: Callable[[Tensor], Tensor], generator: torch.Generator) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,6 +60,7 @@ def test_what_the_figures_compare() -> None:
         ("dense", "iterative-dense-1"),
         ("SAP-100", "iterative-defended-10"),
         ("SAP-100", "iterative-dense-1"),
+        ("Athalye's variant, not in the paper", "iterative-defended-10"),
     ]
     assert [name for name, _ in shown["3"]] == ["dense", "SAP-100", "ADV", "ADV+SAP-100"]
     assert shown["4"] == shown["3"]
@@ -101,9 +104,39 @@ def test_budgets_leave_out_nothing_unsaid() -> None:
     assert quick.lambdas_of(ITERATIVE) == (0, 1, 2, 4, 8)
     assert quick.lambdas_of(DENSE_ITERATIVE) == full.lambdas_of(ITERATIVE) == LAMBDAS
     assert quick.images_of(FGSM, 256) == 256
-    assert quick.images_of(Attacker("fgsm", "defended", 1000), 256) == 64
+    assert quick.images_of(Attacker("fgsm", "defended", 1000), 256) == 32
     assert quick.over(None) == quick
     assert quick.over(8).images == 8
+
+
+@pytest.mark.parametrize("lambdas", [(1, 2), (0,), (0, 2, 1), (0, 1, 1)])
+def test_radii_of_a_budget(lambdas: tuple[int, ...]) -> None:
+    """The clean image, and what rises from there."""
+    with pytest.raises(ValueError, match="must be 0 and others above it that rise"):
+        replace(BUDGETS["quick"], lambdas=lambdas)
+
+
+def test_the_iterative_attack_has_a_radius() -> None:
+    """A line without any point is refused."""
+    with pytest.raises(ValueError, match="must reach the radius 16, got 8"):
+        replace(BUDGETS["quick"], lambdas=(0, 16))
+
+
+@pytest.mark.parametrize("answers", [(True, False), (False, True), (False, False)])
+def test_who_stands_is_who_is_right_in_any_draw(answers: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two draws first; whoever is wrong in both has the rest of the tier's, on other seeds."""
+    asked: list[tuple[int, int, int]] = []
+
+    def any_right(model: object, x: Tensor, y: Tensor, *, draws: int, seed: int) -> Tensor:
+        asked.append((len(x), draws, seed))
+        return torch.full((len(x),), answers[len(asked) - 1])
+
+    monkeypatch.setattr(attacks, "_any_right", any_right)
+    found = attacks._standing(wrap(nn.Identity()), torch.zeros(3, 1), torch.zeros(3), TIERS["smoke"], seed=1)  # pyright: ignore[reportPrivateUsage]
+
+    assert found.tolist() == [any(answers)] * 3
+    assert [call[:2] for call in asked] == ([(3, 2)] if answers[0] else [(3, 2), (3, 12)])
+    assert len({seed for _, _, seed in asked}) == len(asked)
 
 
 @pytest.mark.parametrize("attacker", [Attacker("fgsm", "defended", 3), Attacker("fgsm")])

@@ -26,6 +26,9 @@ from sap_art.tiers import Tier
 CALL = 100
 """Draws of a gradient that are in memory together, at most; the mean over more is one of several calls."""
 
+FEW = 2
+"""Draws in which most images that stand show it already; the others need all of the tier's."""
+
 
 def radius(lam: int) -> ThreatModel:
     """The Linf ball of lambda / 255, lambda at least 1."""
@@ -111,12 +114,12 @@ def worst_points(
     """
     best, found = x.clone(), {0: x}
     for lam in (lam for lam in sorted(lambdas) if lam):
-        alive = _standing(model, best, y, tier, seed=derive_seed(seed, lam))
+        index = torch.arange(len(x), device=x.device)
         for name, view, loss in _adaptive(model, tier):
-            index = alive.nonzero()[:, 0]
+            own = derive_seed(seed, lam, name)
+            index = index[_standing(model, best[index], y[index], tier, seed=derive_seed(own, "drop"))]
             if len(index) == 0:
                 break
-            own = derive_seed(seed, lam, name)
             new = eot_apgd(view, x[index], y[index], radius(lam), seed=own, steps=tier.steps, loss=loss)
             both = torch.stack([best[index], new])
             valid = torch.ones(both.shape[:2], dtype=torch.bool)
@@ -124,7 +127,6 @@ def worst_points(
                 model, both, valid, y[index], draws=_times(model, tier.selection_draws), seed=derive_seed(own, "choice")
             )
             best[index] = chosen.points
-            alive[index] = _standing(model, best[index], y[index], tier, seed=derive_seed(own, "drop"))
         found[lam] = best.clone()
     return {lam: found[lam] for lam in lambdas}
 
@@ -138,9 +140,26 @@ def _adaptive(model: StochasticModel, tier: Tier) -> list[tuple[str, AttackerVie
     return attacks
 
 
+def worst_passes(tier: Tier, *, random: bool) -> int:
+    """Forwards and backwards an image of ``worst_points`` at one radius, if the image does not fall."""
+    tested, chosen = (tier.drop_draws, tier.selection_draws) if random else (1, 1)
+    climbs = [1] * max(1, len(tier.transfer_losses)) + random * [tier.draws] * len(tier.losses)
+    return sum(tested + 2 * tier.steps * draws + 2 * chosen for draws in climbs)
+
+
 def _standing(model: StochasticModel, x: Tensor, y: Tensor, tier: Tier, *, seed: int) -> Tensor:
-    """(B,) bool, on the device of x: any of the tier's drop draws is right."""
-    return (evaluate(model, x, y, draws=_times(model, tier.drop_draws), seed=seed).correct > 0).to(x.device)
+    """(B,) bool, on the device of x: any of the tier's drop draws is right; most show it in the first ``FEW``."""
+    draws = _times(model, tier.drop_draws)
+    few = min(FEW, draws)
+    stands = _any_right(model, x, y, draws=few, seed=derive_seed(seed, "few"))
+    rest = (~stands).nonzero()[:, 0]
+    if few < draws and len(rest):
+        stands[rest] = _any_right(model, x[rest], y[rest], draws=draws - few, seed=derive_seed(seed, "rest"))
+    return stands
+
+
+def _any_right(model: StochasticModel, x: Tensor, y: Tensor, *, draws: int, seed: int) -> Tensor:
+    return (evaluate(model, x, y, draws=draws, seed=seed).correct > 0).to(x.device)
 
 
 def _times(model: StochasticModel, draws: int) -> int:

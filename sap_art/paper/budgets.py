@@ -15,10 +15,9 @@ class Budget:
         name: as the command line has it.
         images: first test images; None for all that there are.
         report_draws: m, fresh draws an image for every number, and K of the mean prediction (the authors take 100).
-        lambdas: radii in units of 1/255, from small to large.
+        lambdas: radii in units of 1/255: 0, which is the clean image, and others from small to large.
         iterative_lambda: largest radius of the iterative attack through a defence.
         many_draws: a gradient of more draws is computed for the first ``many_draws_images`` images alone.
-        many_draws_images: whole blocks of 64.
         tier: of RDP-1, for the worst case.
     """
 
@@ -30,6 +29,12 @@ class Budget:
     tier: str
     many_draws: int = 100
     lambdas: tuple[int, ...] = LAMBDAS
+
+    def __post_init__(self) -> None:
+        if self.lambdas[0] != 0 or len(self.lambdas) < 2 or list(self.lambdas) != sorted(set(self.lambdas)):
+            raise ValueError(f"lambdas must be 0 and others above it that rise, got {list(self.lambdas)}")
+        if self.iterative_lambda < self.lambdas[1]:
+            raise ValueError(f"iterative_lambda must reach the radius {self.lambdas[1]}, got {self.iterative_lambda}")
 
     def lambdas_of(self, attacker: Attacker) -> tuple[int, ...]:
         """The radii at which an attacker is run."""
@@ -46,7 +51,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget("quick", images=256, report_draws=10, iterative_lambda=8, many_draws_images=64, tier="smoke"),
+    "quick": Budget("quick", images=256, report_draws=10, iterative_lambda=8, many_draws_images=32, tier="smoke"),
     "full": Budget("full", images=None, report_draws=100, iterative_lambda=64, many_draws_images=1024, tier="quick"),
 }
 

@@ -72,6 +72,8 @@ class Figure:
 DENSE, ADV = Defender("dense"), Defender("ADV", "adv")
 SAP_100 = Defender("SAP-100", policy="sap:100")
 ADV_SAP_100 = Defender("ADV+SAP-100", "adv", "sap:100")
+ATHALYE = Defender("Athalye's variant, not in the paper", policy="athalye:200")
+"""What was attacked under SAP's name in 2018: pruned outputs of convolutions, r = 2 w h c."""
 
 
 def _sap(percent: int) -> Defender:
@@ -108,7 +110,7 @@ _BASELINES = (
     Curve(DENSE, DENSE_FGSM),
     *(Curve(defender, FGSM) for defender in _RANDOM_BASELINES),
     *(Curve(defender, ONE_FGSM) for defender in _policies("dwp:50", "dwp:75")),
-    Curve(Defender("Athalye's variant, not in the paper", policy="athalye:200"), FGSM),
+    Curve(ATHALYE, FGSM),
 )
 _DRAWS = (DENSE_FGSM, *(Attacker("fgsm", "defended", draws) for draws in (1, 10, 100, 1000)))
 
@@ -120,7 +122,12 @@ FIGURES = {
         Figure(
             "1c",
             "SAP against the iterative attack",
-            (Curve(DENSE, DENSE_ITERATIVE), Curve(SAP_100, ITERATIVE), Curve(SAP_100, DENSE_ITERATIVE)),
+            (
+                Curve(DENSE, DENSE_ITERATIVE),
+                Curve(SAP_100, ITERATIVE),
+                Curve(SAP_100, DENSE_ITERATIVE),
+                Curve(ATHALYE, ITERATIVE),
+            ),
         ),
         Figure("2", "Dropout at test time and in training, against FGSM", _DROPOUT),
         Figure("3", "SAP and adversarial training, against FGSM", _FOUR),

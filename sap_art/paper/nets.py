@@ -1,9 +1,10 @@
-"""The nets of the figures by their role, and the command that trains one that is missing."""
+"""The nets of the figures by their role, where they are looked for, and the command that trains a missing one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -14,13 +15,16 @@ from sap_art.store import weights_sha256
 
 ARCHITECTURE = "preact-resnet20"
 DENSE_RECIPE = "standard"
+CHECKPOINTS = Path("benchmarks") / "checkpoints"
+"""Below the working directory: where the checkpoints of this repository are, one folder a net."""
 
 
 @dataclass(frozen=True)
 class Net:
-    """A net ready to be attacked: the checkpoint's name, its SHA-256 over weights, clean accuracy by its card.
+    """A net ready to be attacked: the checkpoint's name, its SHA-256 over weights, and what its card says.
 
-    ``accuracy`` in [0, 1] on ``test_images`` images; ``epochs`` and ``recipe`` are those it was trained by.
+    ``accuracy``, clean, in [0, 1] on ``test_images`` images; ``recipe``, ``epochs`` and ``schedule`` (of the learning
+    rate) are those it was trained by, ``instead_of`` what the recipe has in their place; None where the card is silent.
     """
 
     name: str
@@ -30,6 +34,8 @@ class Net:
     test_images: int
     recipe: str
     epochs: int
+    schedule: str | None
+    instead_of: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -51,28 +57,33 @@ def recipe_of(role: str) -> str:
 
 
 def find_net(role: str, *, checkpoints: Path | None = None) -> Net | Absent:
-    """The net of that role from ``checkpoints``, a folder that ``sap-art train`` wrote, else from the zoo.
+    """The net of that role: from ``checkpoints``, ``CHECKPOINTS`` if None and it is there, else from the zoo.
+
+    A folder has ``NAME.safetensors`` with its card ``NAME.json`` in itself, or in a folder NAME below it, for
+    ``sap-art train`` wants one for each net. NAME is ``preact-resnet20-`` and the recipe: ``preact-resnet20-adv``.
 
     Raises:
-        ValueError: a checkpoint that is not the file of its card.
+        ValueError: a checkpoint without a card, or one that is not the file of its card.
         FileNotFoundError: a folder that is not there.
     """
     if checkpoints is not None and not checkpoints.is_dir():
         raise FileNotFoundError(f"no such folder of checkpoints: {checkpoints}")
     name = checkpoint_name(ARCHITECTURE, recipe_of(role))
-    for folder in (checkpoints, zoo.ASSETS):
-        if folder is not None and (folder / f"{name}.safetensors").is_file():
+    given = checkpoints or CHECKPOINTS
+    for folder in (given, given / name, zoo.ASSETS):
+        if (folder / f"{name}.safetensors").is_file():
             return _read(name, folder)
-    train = f"sap-art train --arch {ARCHITECTURE} --recipe {recipe_of(role)} --data cifar10-folder --output checkpoints"
-    return Absent(name, f"{train}, then sap-art paper with --checkpoints checkpoints")
+    command = f"sap-art train --arch {ARCHITECTURE} --recipe {recipe_of(role)} --data cifar10-folder"
+    return Absent(name, f"{command} --output {(given / name).as_posix()}")
 
 
 def _read(name: str, folder: Path) -> Net:
     card = zoo.load_card(name, folder=folder)
     module = zoo.load(name, folder=folder)
     recipe, epochs = card.recipe.get("name"), card.recipe.get("epochs")
+    schedule, instead = card.more.get("schedule"), card.more.get("instead_of")
     if not isinstance(recipe, str) or not isinstance(epochs, int):
         raise ValueError(
             f"{folder / name}.json does not say by which recipe and in how many epochs the net was trained"
         )
-    return Net(name, module, weights_sha256(module), card.accuracy, card.test_images, recipe, epochs)
+    return Net(name, module, weights_sha256(module), card.accuracy, card.test_images, recipe, epochs, schedule, instead)

@@ -26,14 +26,16 @@ def plot(result: FigureResult, folder: Path) -> list[Path]:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
+        from matplotlib.rcsetup import cycler
     except ImportError as error:
         raise ImportError(INSTALL) from error
     if not result.curves:
         return []
-    drawn = _reliability(result, Figure) if _calibrated(result.curves) else _accuracy(result, Figure)
     paths = [folder / f"{result.figure}.{kind}" for kind in FORMATS]
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": result.figure}):
+    colours = mpl.color_sequences["tab10" if len(result.curves) <= 10 else "tab20"]
+    with mpl.rc_context({"svg.hashsalt": result.figure, "axes.prop_cycle": cycler(color=colours)}):
+        drawn = _reliability(result, Figure) if _calibrated(result.curves) else _accuracy(result, Figure)
         for path in paths:
             drawn.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
     return paths

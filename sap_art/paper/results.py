@@ -15,11 +15,16 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy of a single fresh draw, and of the mean softmax over all report draws: the authors' predictor."""
+    """Accuracies over the m report draws, one point an image.
+
+    ``single``: of one fresh draw. ``mean``: of the mean softmax over all m, the authors' predictor. ``every``: the
+    share of images right in each of the m draws, which is what is left where one lucky draw counts as a success.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     single: Value
     mean: Value
+    every: Value
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,10 @@ class PointResult:
 
 @dataclass(frozen=True)
 class CurveResult:
-    """A defender (net and policy) under an attacker; ``gradient_draws`` of each gradient, ``images`` the first ones."""
+    """A defender (net and policy) under an attacker; ``gradient_draws`` of each gradient, ``images`` the first ones.
+
+    Where nothing is ``random``, one report draw is all there are, and the gradient of the dense net is its own.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
     defender: str
@@ -44,6 +52,7 @@ class CurveResult:
     attack: Literal["noise", "fgsm", "iterative"]
     gradient: Literal["dense", "defended"]
     gradient_draws: int
+    random: bool
     images: int
     report_draws: int
     points: list[PointResult]
@@ -72,15 +81,21 @@ class MissingCurve:
 
 @dataclass(frozen=True)
 class NetInfo:
-    """A net: its clean accuracy by its card on ``test_images`` images, and what trained it."""
+    """A net in its role (``dense``, ``adv``): clean accuracy by its card on ``test_images`` images, and its training.
+
+    ``instead_of``: what the recipe has in the place of these epochs and this schedule of the learning rate.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    role: str
     name: str
     weights_sha256: str
     accuracy: float
     test_images: int
     recipe: str
     epochs: int
+    schedule: str | None
+    instead_of: dict[str, Any] | None
 
 
 @dataclass(frozen=True)

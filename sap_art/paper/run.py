@@ -26,7 +26,7 @@ from sap_art.paper.results import (
     Settings,
 )
 from sap_art.paper.scores import more
-from sap_art.paper.work import Work
+from sap_art.paper.work import WORST, Work
 from sap_art.randomness import derive_seed
 from sap_art.record import DataInfo, write_text
 from sap_art.store import Store
@@ -50,11 +50,12 @@ def run_figures(
 
     Args:
         names: of ``FIGURES``; none for all.
-        checkpoints: a folder that ``sap-art train`` wrote, looked into before the zoo.
+        checkpoints: where nets are looked for before the zoo, as ``find_net`` has it.
         source: of the images, as for ``data.load``.
 
     Raises:
-        ValueError: unknown figure, bad images, nets or device, or an output folder of another run; before any work.
+        ValueError: unknown figure, bad images, nets or device, or an output folder of another run, or with another
+            figure of nets that have other weights by now; before any work.
         FileNotFoundError: no such folder of checkpoints.
     """
     figures = [figure_named(name) for name in names or FIGURES]
@@ -66,6 +67,7 @@ def run_figures(
     spent = {**asdict(budget), "lambdas": list(budget.lambdas)}
     settings = Settings(spent, info, seed, where.type, __version__)
     store = Store.open(output, _manifest(settings))
+    _require_same_nets(_others(store.root, {figure.name for figure in figures}), nets)
     for net in nets.values():
         net.module.to(where)
     work = Work(nets, x.to(where), y.to(where), budget, seed, store, watch or Watch())
@@ -76,11 +78,26 @@ def run_figures(
 
 def _finish(figure: Figure, work: Work, found: dict[str, Net | Absent], settings: Settings) -> FigureResult:
     result = _compute(figure, work, found, settings)
-    folder = work.store.root / "figures"
-    result.write(folder)
-    results = [FigureResult.read(path) for name in FIGURES if (path := folder / f"{name}.json").exists()]
-    write_text(page(results), work.store.root / "paper.md")
+    result.write(work.store.root / "figures")
+    write_text(page(_others(work.store.root, set())), work.store.root / "paper.md")
     return result
+
+
+def _others(root: Path, names: set[str]) -> list[FigureResult]:
+    """The figures in ``root`` that are not among ``names``, in the paper's order."""
+    paths = [root / "figures" / f"{name}.json" for name in FIGURES if name not in names]
+    return [FigureResult.read(path) for path in paths if path.exists()]
+
+
+def _require_same_nets(results: list[FigureResult], nets: dict[str, Net]) -> None:
+    """One page has one net a role: raise ValueError for a figure of a net that has been trained anew since."""
+    for result in results:
+        for net in result.nets:
+            if net.role in nets and nets[net.role].sha256 != net.weights_sha256:
+                raise ValueError(
+                    f"figure {result.figure} is there already, with other weights of {net.name}; compute it again too, "
+                    f"with --figure {result.figure}, or choose another --output"
+                )
 
 
 def _compute(figure: Figure, work: Work, found: dict[str, Net | Absent], settings: Settings) -> FigureResult:
@@ -90,7 +107,7 @@ def _compute(figure: Figure, work: Work, found: dict[str, Net | Absent], setting
         figure=figure.name,
         title=figure.title,
         settings=settings,
-        nets=[_net_info(work.nets[role]) for role in dict.fromkeys(curve.defender.role for curve in curves)],
+        nets=[_net_info(role, work.nets[role]) for role in dict.fromkeys(curve.defender.role for curve in curves)],
         curves=[_curve(curve, figure, work) for curve in curves],
         differences=_differences(curves, work),
         missing=[MissingCurve(d.name, n.name, n.command) for d, n in absent.items() if isinstance(n, Absent)],
@@ -100,10 +117,10 @@ def _compute(figure: Figure, work: Work, found: dict[str, Net | Absent], setting
 def _curve(curve: Curve, figure: Figure, work: Work) -> CurveResult:
     scores = work.scores(curve.defender, curve.attacker)
     images = len(scores.labels)
-    worst = work.scores(curve.defender, None).first(images)
+    worst = work.scores(curve.defender, WORST).first(images)
     points: list[PointResult] = []
     for lam in scores.right:
-        seed = derive_seed(work.seed, "interval", figure.name, curve.defender.name, curve.attacker.name, lam)
+        seed = derive_seed(work.seed, "interval", curve.defender.name, images, lam)  # clean is clean, whatever follows
         calibration = scores.calibration(lam, seed=seed) if figure.calibration else None
         points.append(PointResult(lam, scores.score(lam, seed=seed), worst.score(lam, seed=seed), calibration))
     return CurveResult(
@@ -113,6 +130,7 @@ def _curve(curve: Curve, figure: Figure, work: Work) -> CurveResult:
         attack=curve.attacker.kind,
         gradient=curve.attacker.source,
         gradient_draws=curve.attacker.draws,
+        random=not work.model(curve.defender).deterministic,
         images=images,
         report_draws=len(next(iter(scores.right.values()))),
         points=points,
@@ -135,8 +153,18 @@ def _differences(curves: list[Curve], work: Work) -> list[Difference]:
     return found
 
 
-def _net_info(net: Net) -> NetInfo:
-    return NetInfo(net.name, net.sha256, net.accuracy, net.test_images, net.recipe, net.epochs)
+def _net_info(role: str, net: Net) -> NetInfo:
+    return NetInfo(
+        role=role,
+        name=net.name,
+        weights_sha256=net.sha256,
+        accuracy=net.accuracy,
+        test_images=net.test_images,
+        recipe=net.recipe,
+        epochs=net.epochs,
+        schedule=net.schedule,
+        instead_of=net.instead_of,
+    )
 
 
 def _manifest(settings: Settings) -> dict[str, Any]:

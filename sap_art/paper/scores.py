@@ -27,6 +27,11 @@ class Scores:
     labels: Tensor
     per_example: bool
 
+    def with_clean(self, clean: Scores) -> Scores:
+        """These radii after those of ``clean``, on the images that both have."""
+        clean = clean.first(len(self.labels))
+        return replace(self, right={**clean.right, **self.right}, log_mean={**clean.log_mean, **self.log_mean})
+
     def first(self, images: int) -> Scores:
         """The same on the first images alone."""
         return replace(
@@ -43,7 +48,7 @@ class Scores:
     def score(self, lam: int, *, seed: int) -> Score:
         """Accuracies at a radius. ``seed`` is of the bootstrap over draws that images share.
 
-        The interval of the mean prediction is over images: of it there is one, whoever shares its noise.
+        The intervals of ``mean`` and ``every`` are over images: of the m draws together there is one set.
         """
         right = self.right[lam]
         single = (
@@ -51,7 +56,8 @@ class Scores:
             if self.per_example
             else metrics.shared_noise_accuracy(right, seed=seed)
         )
-        return Score(value_of(single), value_of(metrics.accuracy(self.mean_right(lam).long(), 1)))
+        mean, every = (metrics.accuracy(kept.long(), 1) for kept in (self.mean_right(lam), right.all(0)))
+        return Score(value_of(single), value_of(mean), value_of(every))
 
     def calibration(self, lam: int, *, seed: int) -> Calibration:
         """Calibration of the mean prediction, with its reliability bins."""

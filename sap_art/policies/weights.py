@@ -7,10 +7,11 @@ differ for the weights alone.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sap_art.kernels.numbers import normal_like
 from sap_art.policies.base import GaussianNoise, OnWeights, as_text, require_above_zero
@@ -77,6 +78,15 @@ class DWP(OnWeights):
         largest = w.detach().abs().flatten().topk(kept, sorted=False).indices
         mask = torch.zeros(w.numel(), dtype=w.dtype, device=w.device)
         return w * mask.index_fill_(0, largest, 1).view(w.shape)
+
+    @torch.no_grad()
+    def prune(self, net: nn.Module) -> nn.Module:
+        """A copy of ``net`` for good: what every draw of ``DefendedModel(net, self)`` is, at the price of the net."""
+        pruned, unused = deepcopy(net), torch.Generator()
+        for w in pruned.parameters():
+            if w.ndim > 1:
+                w.copy_(self(w, unused))
+        return pruned
 
 
 @dataclass(frozen=True)
