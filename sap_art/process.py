@@ -1,4 +1,4 @@
-"""Settings of the process that runs the command line, made before torch is loaded."""
+"""Settings of a process of the command line, made before torch and numpy are loaded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _KEPT = 1 << 30
 
 
 def prepare() -> None:
-    """Both settings; call it before torch is imported."""
+    """All settings; call it before torch and numpy are imported."""
     _keep_freed_memory()
     _let_waiting_threads_sleep()
+    _use_one_thread_for_small_matrices()
 
 
 def _keep_freed_memory() -> None:
@@ -34,3 +35,11 @@ def _let_waiting_threads_sleep() -> None:
     Between two layers they would keep the cores from the threads of the compiled kernel.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def _use_one_thread_for_small_matrices() -> None:
+    """Let numpy's linear algebra use one thread, unless the user set it: here it multiplies small matrices only.
+
+    More threads wait for each other longer than they work, on cores that other processes could use.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

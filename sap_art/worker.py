@@ -80,8 +80,8 @@ class Worker:
     def finish(self, task: Task) -> Death | None:
         """Compute the task's unit and keep it in the store."""
         self._board.tasks[self._place] = task.number
-        job = self._job(task)
         try:
+            job = self._job(task)
             with count_passes(job.model, self._count):
                 finish(job, task.call)
         except UnitError as error:

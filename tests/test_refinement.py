@@ -98,6 +98,24 @@ def test_refinement_is_of_images_that_still_stand(job: Callable[..., Job]) -> No
     assert refine(replace(standing, tier=replace(SMALL, refinement=None)), []) == []
 
 
+def test_broken_images_are_left_alone_beyond_those_that_all_attacks_share(job: Callable[..., Job]) -> None:
+    """By all but the first attack; a first attack that crashes spares nobody."""
+    x = torch.full((70, 3, 4, 4), 0.5)
+    x[[3, 66, 68]] = 0.3  # out of reach
+    y = torch.zeros(70, dtype=torch.long)
+    broken = Crashing()
+    broken.broken = True
+    done: dict[str, list[list[bool]]] = {}
+    for name, module in (("sound", Steps(rise=0.05, noise=0.1)), ("crashing", broken)):
+        first, noise = run_attacks(replace(job(module), x=x, y=y))
+        done[name] = [first.done[64:].tolist(), noise.done[64:].tolist()]
+        assert noise.done[:64].all()
+        assert (first.error is None) == (name == "sound")
+
+    assert done["sound"] == [[True] * 6, [False, False, True, False, True, False]]
+    assert done["crashing"][1] == [True] * 6
+
+
 def vary(made: Job) -> dict[str, str]:
     """States of the convergence flags."""
     outcomes = run_attacks(made)
