@@ -29,6 +29,7 @@ from sap_art.sites import DEFAULT_SITES
 
 SHAPE, CLASSES = (3, 8, 8), 4
 OFF: dict[str, Any] = {"percent": 1e9, "sampler": "bernoulli"}
+NONE: dict[str, Any] = {"policy": "none"}
 
 
 def tiny_net(seed: int = 0) -> nn.Module:
@@ -79,6 +80,7 @@ QUESTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "compute_loss, mean": lambda e, x, y: e.compute_loss(x, y, reduction="mean"),
     "activations by place": lambda e, x, y: e.get_activations(x, 2, batch_size=4),
     "activations by name": lambda e, x, y: e.get_activations(x, "4"),
+    "activations from the end": lambda e, x, y: e.get_activations(x, -2),
 }
 PREPROCESSING = {"none": (0.0, 1.0), "standardised": (np.full(3, 0.4), np.full(3, 0.3))}
 
@@ -95,9 +97,27 @@ def test_switched_off_it_is_the_plain_classifier(question: str, preprocessing: s
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("preprocessing", PREPROCESSING)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_without_a_defence_every_bit_is_the_plain_classifier_s(
+    question: str, preprocessing: str, x: Tensor, y: Tensor
+) -> None:
+    """Outside ``clip_values`` too."""
+    settings = {"preprocessing": PREPROCESSING[preprocessing]}
+    images = 9 * x.numpy() - 4
+    expected = QUESTIONS[question](plain(**settings), images, one_hot(y))
+    actual = QUESTIONS[question](sap(**NONE, **settings), images, one_hot(y))
+
+    assert isinstance(actual, type(expected))
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("defence", [OFF, NONE], ids=["keeps all", "none"])
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("kind", ["tensor", "float64", "batch of one"])
-def test_any_kind_of_input_gives_the_same_numbers(question: str, kind: str, x: Tensor, y: Tensor) -> None:
+def test_any_kind_of_input_gives_the_same_numbers(
+    question: str, kind: str, defence: dict[str, Any], x: Tensor, y: Tensor
+) -> None:
     """Tensors in, tensors out; but predictions are arrays, as ART's attacks take for granted."""
     changed: dict[str, Callable[[], tuple[Any, Any]]] = {
         "tensor": lambda: (x, torch.from_numpy(one_hot(y))),
@@ -105,8 +125,8 @@ def test_any_kind_of_input_gives_the_same_numbers(question: str, kind: str, x: T
         "batch of one": lambda: (x[:1].numpy(), one_hot(y)[:1]),
     }
     images, labels = changed[kind]()
-    actual = QUESTIONS[question](sap(**OFF), images, labels)
-    expected = QUESTIONS[question](sap(**OFF), x.numpy(), one_hot(y))
+    actual = QUESTIONS[question](sap(**defence), images, labels)
+    expected = QUESTIONS[question](sap(**defence), x.numpy(), one_hot(y))
 
     assert isinstance(actual, Tensor) == (kind == "tensor" and question != "predict")
     if kind == "batch of one":
@@ -558,6 +578,81 @@ def test_votes_have_no_gradient(x: Tensor, y: Tensor) -> None:
             estimator.loss_gradient(x.numpy(), one_hot(y))
 
     assert abs(classifier.attack_view(draws=2).loss_gradient(x.numpy(), one_hot(y))).max() > 0
+
+
+# No defence.
+
+
+def test_without_a_defence_any_net_and_any_shape_will_do(x: Tensor) -> None:
+    """No activation, another shape than is declared, other outputs than ``nb_classes``: as ART's own classifier."""
+    net = nn.Linear(8, 3)
+    theirs, ours = (make(net, nn.CrossEntropyLoss(), (1, 28, 28), 7) for make in (PyTorchClassifier, none))
+
+    np.testing.assert_array_equal(ours.predict(x[:, 0, 0].numpy()), theirs.predict(x[:, 0, 0].numpy()))
+    assert (ours.policy, ours.percent, ours.defence.dense) == (None, None, net)
+    assert defend(PyTorchClassifier(net, nn.CrossEntropyLoss(), (8,), 3), **NONE).module.net is net
+
+
+def none(*args: Any, **settings: Any) -> SAPClassifier:
+    """Ours without a defence."""
+    return SAPClassifier(*args, **NONE, **settings)
+
+
+def test_without_a_defence_a_net_of_one_output_has_two_classes(x: Tensor) -> None:
+    """And labels (B, 1), which ART takes as they are, arrays or tensors."""
+    net, labels = nn.Sequential(tiny_net(), nn.Linear(CLASSES, 1), nn.Sigmoid()), np.array([[0], [1]] * 3)
+    theirs, ours = (make(net, nn.BCELoss(), SHAPE, 2, device_type="cpu") for make in (PyTorchClassifier, none))
+
+    for images, given in ((x.numpy(), labels), (x, torch.from_numpy(labels))):
+        expected = theirs.loss_gradient(images, given)
+        np.testing.assert_array_equal(ours.loss_gradient(images, given), expected)
+        assert abs(expected).max() > 0
+    np.testing.assert_array_equal(ours.compute_loss(x.numpy(), labels), theirs.compute_loss(x.numpy(), labels))
+
+
+def test_without_a_defence_training_mode_is_the_user_s_choice(x: Tensor) -> None:
+    """Batch statistics and all."""
+    theirs, ours = plain(tiny_net()), sap(tiny_net(), **NONE)
+
+    expected = theirs.predict(x.numpy(), training_mode=True)
+
+    np.testing.assert_array_equal(ours.predict(x.numpy(), training_mode=True), expected)
+    assert (expected != plain().predict(x.numpy())).any()
+
+
+def test_without_a_defence_nan_is_predicted_and_not_differentiated(x: Tensor, y: Tensor) -> None:
+    """As by an attack view."""
+    spoiled = x.numpy().copy()
+    spoiled[1] = np.nan
+
+    assert np.isnan(sap(**NONE).predict(spoiled)).any(1).tolist() == [False, True, False, False, False, False]
+    with pytest.raises(ValueError, match="NaN or inf"):
+        sap(**NONE).loss_gradient(spoiled, one_hot(y))
+
+
+def test_whether_there_is_a_defence_is_settled_at_the_start(x: Tensor) -> None:
+    """What is given goes on: copies, params, clones."""
+    classifier = sap(**NONE, seed=1, optimizer=torch.optim.SGD(tiny_net().parameters(), lr=0.1))
+    classifier.set_params(**classifier.get_params())
+    for same in (copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier)), sap(classifier.model)):
+        np.testing.assert_array_equal(same.predict(9 * x.numpy()), classifier.predict(9 * x.numpy()))
+    assert classifier.clone_for_refitting().policy is None
+    with pytest.raises(ValueError, match="leaves the net as it is: leave out percent, gradient"):
+        sap(**NONE, percent=50, gradient="frozen")
+    for estimator, change in ((classifier, {"percent": 50}), (sap(), NONE)):
+        with pytest.raises(ValueError, match="build another one"):
+            estimator.set_params(**change)
+
+
+def test_a_view_takes_the_gradient_that_there_is(x: Tensor, y: Tensor) -> None:
+    """``bpda`` of a policy, ``autograd`` of whatever has none."""
+    noisy = nn.Sequential(*tiny_net(), nn.Dropout(0.5).train())
+    for classifier, gradient in ((sap(), "bpda"), (sap(**NONE), "autograd"), (sap(wrap(noisy, seed=2)), "autograd")):
+        view = classifier.attack_view(draws=2)
+
+        assert isinstance(view.module.inner, AttackerView)
+        assert view.module.inner.gradient == gradient
+        assert np.abs(view.loss_gradient(x.numpy(), one_hot(y))).max() > 0
 
 
 # Bad input.

@@ -1,14 +1,15 @@
 """A pytest plugin for ART's own tests: their fixtures for PyTorch, stand-ins for what they download, and the defence.
 
-ART_TESTS_DEFENCE says on what they run: ``plain`` (ART's classifiers as they are), ``off`` (defended by a SAP that
-keeps every unit) or ``on`` (percent 100). What attacks ask outside ``clip_values`` or of NaN a defence refuses and its
-views answer; here it answers too, for its numbers are what is compared. ART_TESTS_DATA is a folder for the stand-ins.
+ART_TESTS_DEFENCE says on what they run: ``plain`` (ART's classifiers as they are), ``off`` (``defend`` without a
+policy), ``on`` (SAP at 100 %) or ``fixed`` (the same with random numbers that never change: ``OneMask``).
+ART_TESTS_DATA is a folder for the stand-ins.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -18,11 +19,42 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-DEFENCES = {"off": {"percent": 1e9, "sampler": "bernoulli", "seed": 1}, "on": {"percent": 100, "seed": 1}}
+from sap_art.policies import SAP
+from sap_art.policies.base import Affine, OnActivations
+from sap_art.randomness import make_generator
+
+
+@dataclass(frozen=True)
+class OneMask(OnActivations):
+    """SAP at 100 % with the same uniform numbers for every image, batch and call: a function of one image.
+
+    A unit is kept where its number lies below its keep probability, and divided by it.
+    """
+
+    spec = "one-mask"
+
+    def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
+        q = SAP(100, "bernoulli").keep_probability(h)
+        numbers = torch.rand(h.shape[1:], generator=make_generator(h.device, 0, *h.shape[1:]), device=h.device)
+        keep = numbers < q
+        return Affine((keep / torch.where(keep, q, 1)).to(h.dtype), 0.0)
+
+    def __call__(self, h: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
+        affine = self.draw(h, generator)
+        return (Affine(affine.scale.detach(), 0.0) if held else affine)(h)
+
+
+DEFENCES: dict[str, dict[str, Any]] = {
+    "off": {"policy": "none"},
+    "on": {"percent": 100, "seed": 1},
+    "fixed": {"policy": OneMask(), "seed": 1},
+}
 DEFENCE = os.environ["ART_TESTS_DEFENCE"]
 DATA = Path(os.environ["ART_TESTS_DATA"])
 BUILDERS = ("get_image_classifier_pt", "get_image_classifier_pt_functional", "get_cifar10_image_classifier_pt")
+BUILDERS = (*BUILDERS, "get_tabular_classifier_pt")
 SHAPE, N_TRAIN, N_TEST = (1, 28, 28), 1000, 100
 
 
@@ -35,14 +67,18 @@ def _absent(name: str, **content: Any) -> None:
 
 
 def defended(classifier: Any) -> Any:
-    """By ``defend``, the one line; a classifier of a module that is defended already keeps its defence."""
+    """By ``defend``, the one line; a classifier of a module that is defended already keeps its defence.
+
+    What attacks ask outside ``clip_values`` or of NaN a defence refuses, and its views answer. One that does not change
+    answers here too, so that no such question hides how a test would have ended.
+    """
     from sap_art.integrations.art import defend
     from sap_art.integrations.art.module import EstimatorModule
 
     if DEFENCE == "plain":
         return classifier
     made = defend(classifier, **({} if isinstance(classifier.model, EstimatorModule) else DEFENCES[DEFENCE]))
-    made.tolerant = True
+    made.tolerant = made.tolerant or DEFENCE == "fixed"
     return made
 
 
@@ -62,7 +98,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _write_digits(DATA / "mnist.npz")
     from tests import utils
 
-    _write_weights(Path(utils.__file__).parents[1] / "utils" / "resources" / "models")
+    models = Path(utils.__file__).parents[1] / "utils" / "resources" / "models"
+    if not models.exists():
+        models.mkdir(parents=True)
+        _write_image_weights(models)
+        _write_tabular_weights(models)
     utils.master_seed(1234)
     for name in BUILDERS:
         setattr(utils, name, _after(getattr(utils, name)))
@@ -93,29 +133,48 @@ def _write_digits(path: Path) -> None:
     np.savez(path, x_train=x[:1300], y_train=y[:1300], x_test=x[1300:], y_test=y[1300:])
 
 
-def _write_weights(folder: Path) -> None:
+def _write_image_weights(folder: Path) -> None:
     """Weights of the tests' convolution, pooling and linear layer, trained on the digits, with names that they load."""
-    if (folder / "W_CONV2D_MNIST.npy").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     with np.load(DATA / "mnist.npz") as digits:
         x, y = torch.from_numpy(digits["x_train"])[:, None].float() / 255, torch.from_numpy(digits["y_train"]).long()
+    convolution, head = (_seeded(torch.nn.Conv2d, 1, 1, 7), _seeded(torch.nn.Linear, 25, 10))
+    pool = torch.nn.MaxPool2d(4)
+    _train(torch.nn.Sequential(convolution, torch.nn.ReLU(), pool, torch.nn.Flatten(), head), x, y)
+    values = [convolution.weight.reshape(7, 7, 1, 1), convolution.bias, head.weight.T, head.bias]
+    for name, value in zip(("W_CONV2D", "B_CONV2D", "W_DENSE", "B_DENSE"), values, strict=True):
+        np.save(folder / f"{name}_MNIST.npy", value.detach().numpy())
+
+
+def _write_tabular_weights(folder: Path) -> None:
+    """Weights of the tests' three linear layers, trained on the irises."""
+    from sklearn.datasets import load_iris
+
+    iris = load_iris()
+    x, y = torch.from_numpy(iris.data / iris.data.max()).float(), torch.from_numpy(iris.target).long()
+    layers = [_seeded(torch.nn.Linear, *sizes) for sizes in ((4, 10), (10, 10), (10, 3))]
+    _train(torch.nn.Sequential(*layers), x, y)
+    for number, layer in enumerate(layers, 1):
+        np.save(folder / f"W_DENSE{number}_IRIS.npy", layer.weight.T.detach().numpy())
+        np.save(folder / f"B_DENSE{number}_IRIS.npy", layer.bias.detach().numpy())
+
+
+def _seeded(layer: Any, *sizes: int) -> Any:
+    """A layer whose first weights are always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(0)  # noqa: TID251  of this process alone
-        convolution, head = torch.nn.Conv2d(1, 1, 7), torch.nn.Linear(25, 10)
-    parameters = [*convolution.parameters(), *head.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=0.01)
+        return layer(*sizes)
+
+
+def _train(net: torch.nn.Module, x: Tensor, y: Tensor) -> None:
+    """All images at once, 300 steps."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     for _ in range(300):
-        features = torch.nn.functional.max_pool2d(convolution(x).relu(), 4)
-        loss = torch.nn.functional.cross_entropy(head(features.flatten(1)), y)
+        loss = torch.nn.functional.cross_entropy(net(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     if loss > 0.2:
-        raise RuntimeError(f"the stand-in net has not learnt the digits: its loss is {float(loss):.3g}")
-    values = [convolution.weight.reshape(7, 7, 1, 1), convolution.bias, head.weight.T, head.bias]
-    for name, value in zip(("W_CONV2D", "B_CONV2D", "W_DENSE", "B_DENSE"), values, strict=True):
-        np.save(folder / f"{name}_MNIST.npy", value.detach().numpy())
+        raise RuntimeError(f"the stand-in net has not learnt its data: its loss is {float(loss):.3g}")
 
 
 @pytest.fixture(scope="session")
@@ -259,8 +318,17 @@ def get_iris_dataset() -> Any:
 
 @pytest.fixture
 def tabular_dl_estimator() -> Any:
-    """ART's net for it has no activation: nothing to defend."""
-    return lambda **_: pytest.skip("a net without activations")
+    from tests import utils
+
+    def build(clipped: bool = True) -> Any:
+        return utils.get_tabular_classifier_pt() if clipped else pytest.skip("ART has no such net for PyTorch")
+
+    return build
+
+
+@pytest.fixture
+def tabular_dl_estimator_for_attack(tabular_dl_estimator: Any) -> Any:
+    return lambda attack, clipped=True: tabular_dl_estimator(clipped=clipped)
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ def require_device_type(device_type: str | None, model: nn.Module) -> str:
     return device_type
 
 
-def ready_inputs(x: Any, *, shape: tuple[int, ...]) -> Array | Tensor:
-    """``x`` (B, *shape), integers as float32.
+def ready_inputs(x: Any, *, shape: tuple[int, ...] | None) -> Array | Tensor:
+    """``x`` (B, *shape), of any shape if that is None, integers as float32.
 
     Raises:
         TypeError: neither an ndarray nor a tensor.
@@ -40,7 +40,7 @@ def ready_inputs(x: Any, *, shape: tuple[int, ...]) -> Array | Tensor:
         raise TypeError(f"inputs must be a numpy array or a torch tensor, got {type(x).__name__}")
     if isinstance(x, np.ndarray) and x.dtype == object:
         raise ValueError("inputs must be one array of numbers, got an array of objects: images must have one shape")
-    if len(x) == 0 or tuple(x.shape[1:]) != shape:
+    if shape is not None and (len(x) == 0 or tuple(x.shape[1:]) != shape):
         raise ValueError(f"inputs must be {('B', *shape)} with B > 0, got {tuple(x.shape)}")
     return _floating(x)
 
@@ -73,10 +73,10 @@ def ready_labels(y: Any, *, images: int, classes: int, like: Array | Tensor) -> 
         ValueError: another shape, an index that is no class, other numbers than one an image, NaN.
     """
     given = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if given.shape in ((images,), (images, 1)):
-        one_hot = _one_hot(given.reshape(-1), classes)
-    elif given.shape == (images, classes):
+    if given.shape == (images, classes):
         one_hot = given.astype(np.float32)
+    elif given.shape in ((images,), (images, 1)):
+        one_hot = _one_hot(given.reshape(-1), classes)
     else:
         raise ValueError(
             f"labels must be indices ({images},) or one-hot ({images}, {classes}) for {images} images of "

@@ -8,15 +8,18 @@ from torch import nn
 
 from sap_art.attacker import AttackerView
 from sap_art.defended import DefendedModel
+from sap_art.foreign import wrap
 from sap_art.integrations.art.module import EstimatorModule
 from sap_art.policies import SAP, Policy, parse_policy
 from sap_art.stochastic import StochasticModel
 
 DEFENCE = ("percent", "sampler", "policy", "predictor", "draws", "gradient")
+NONE = "none"
+"""In the place of a policy: the net as it is."""
 
 
 def defended_module(model: nn.Module, given: dict[str, Any], *, seed: int | None) -> EstimatorModule:
-    """``model`` with the defence that was asked for; as it is, if it is random already."""
+    """``model`` with the defence that was asked for; as it is, if it is random already or none was asked for."""
     if isinstance(model, AttackerView) or (
         isinstance(model, EstimatorModule) and isinstance(model.inner, AttackerView)
     ):
@@ -30,7 +33,11 @@ def defended_module(model: nn.Module, given: dict[str, Any], *, seed: int | None
         if seed is not None:
             raise ValueError("the model has a seed of its own: leave out seed, and call model.reseed(seed)")
         return model if isinstance(model, EstimatorModule) else EstimatorModule(model)
-    return EstimatorModule(_defended(model.eval(), given, seed=seed))
+    if given.get("policy") != NONE:
+        return EstimatorModule(_defended(model.eval(), given, seed=seed))
+    if rest := [name for name in given if name != "policy"]:
+        raise ValueError(f"policy {NONE!r} leaves the net as it is: leave out {', '.join(rest)}")
+    return EstimatorModule(wrap(model.eval(), dense=model, seed=seed))
 
 
 def _defended(net: nn.Module, given: dict[str, Any], *, seed: int | None) -> DefendedModel:
@@ -40,6 +47,8 @@ def _defended(net: nn.Module, given: dict[str, Any], *, seed: int | None) -> Def
 
 def changed_model(model: StochasticModel, given: dict[str, Any]) -> DefendedModel:
     """A model of the same net with other settings; its own sites go with policies that act where its own does."""
+    if model.deterministic or given.get("policy") == NONE:
+        raise ValueError("whether there is a defence is settled when SAPClassifier is built: build another one")
     if not isinstance(model, DefendedModel):
         raise ValueError(f"{type(model).__name__} has no {', '.join(given)} to set: it is a random model of its own")
     same: dict[str, Any] = {"predictor": model.predictor, "draws": model.draws, "gradient": model.gradient}

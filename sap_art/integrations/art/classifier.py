@@ -29,7 +29,8 @@ class SAPClassifier(Estimator):
 
     It answers for images as the net takes them: values outside ``clip_values`` (bytes, or images that were standardised
     already), NaN and other shapes raise ValueError. A few of ART's attacks leave ``clip_values`` on their way, which
-    the attack view allows them.
+    the attack view allows them. With ``policy="none"`` there is no defence, and none of these checks but that for NaN:
+    it does what ART's own classifier does, casting alone is added.
 
     Args:
         model: net (B, ...) -> (B, C) logits, put into eval mode; or a model that is random already (a
@@ -39,7 +40,8 @@ class SAPClassifier(Estimator):
         nb_classes: C, as the net has them.
         percent: of SAP, 100 unless a policy is given.
         sampler: of SAP, ``multinomial`` unless given.
-        policy: another policy, or its text (``sap:50:bernoulli``), in the place of percent and sampler.
+        policy: another policy, or its text (``sap:50:bernoulli``), in the place of percent and sampler; ``none`` leaves
+            the net as it is.
         predictor: ``single`` unless given, ``mean_prob`` or ``vote``; see ``DefendedModel``.
         draws: of one prediction, 1 unless given.
         gradient: backward pass of ``loss_gradient`` and ``class_gradient``: ``bpda`` unless given, ``frozen``,
@@ -86,11 +88,13 @@ class SAPClassifier(Estimator):
         given = {name: value for name, value in given.items() if value is not None}
         self._seed = seed
         super().__init__(defended_module(model, given, seed=seed), loss, input_shape, nb_classes, **settings)
-        self._require_classes()
+        self.tolerant = self.defence.deterministic
+        if not self.defence.deterministic:
+            self._require_classes()
 
     @property
     def policy(self) -> Policy | None:
-        """What is made random; None in a random model of somebody else."""
+        """What is made random; None without a defence, and in a random model of somebody else."""
         return cast("Policy | None", getattr(self.defence, "policy", None))
 
     @property
@@ -123,13 +127,14 @@ class SAPClassifier(Estimator):
         """As given; None if the seed came from the operating system, or with the model."""
         return self._seed
 
-    def attack_view(self, *, gradient: str = "bpda", draws: int = 10, probabilities: bool = False) -> AttackView:
+    def attack_view(self, *, gradient: str | None = None, draws: int = 10, probabilities: bool = False) -> AttackView:
         """The estimator to give to an attack: the same net and preprocessing, the draws averaged inside its module.
 
         EOT averages over the draws of the model; a random preprocessor is drawn once a call.
 
         Args:
-            gradient: ``bpda``, ``frozen``, ``autograd``, or ``dense`` (the net without the defence).
+            gradient: ``bpda``, ``frozen``, ``autograd``, or ``dense`` (the net without the defence); unless given
+                ``bpda``, but ``autograd`` without a policy.
             draws: averaged in each prediction and gradient: logits of the mean softmax.
             probabilities: the mean softmax itself, for SimBA and VirtualAdversarialMethod, which take nothing else; it
                 has no gradient, lest a loss of logits is taken of it.
@@ -140,7 +145,7 @@ class SAPClassifier(Estimator):
         """
         if is_probability(self._of_grey(self.module.single)[0].cpu().numpy()):
             raise ValueError("the net gives probabilities; a view takes the softmax of logits: leave out the net's own")
-        view = AttackerView(self.defence, gradient=gradient, draws=draws)
+        view = AttackerView(self.defence, gradient=gradient or self.defence.estimators[0], draws=draws)
         module = EstimatorModule(view, probabilities=probabilities)
         return AttackView(module, self.loss, self.input_shape, self.nb_classes, **self.settings())
 

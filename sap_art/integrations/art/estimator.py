@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, cast
 
+import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
@@ -40,10 +41,12 @@ class Estimator(TensorsToo, PyTorchClassifier):
     """An ART classifier around an ``EstimatorModule``.
 
     Arrays give arrays, tensors give tensors (``predict`` gives arrays); labels are indices or one-hot; inputs may be of
-    any number type. Other shapes raise ValueError; NaN and values outside ``clip_values`` too, unless ``tolerant``.
+    any number type. NaN raises ValueError; so do values outside ``clip_values``, unless ``tolerant``, and other shapes
+    than ``input_shape``, where there is a defence.
     """
 
     tolerant = False
+    """Whether it answers outside ``clip_values``, and predicts NaN of NaN."""
 
     def __init__(
         self,
@@ -168,16 +171,18 @@ class Estimator(TensorsToo, PyTorchClassifier):
 
     def _ready(self, x: Any, *, undefined: bool = False) -> Array | Tensor:
         """``x`` as it should be; where the estimator is tolerant in any range, and ``undefined`` if that may be."""
-        x = ready_inputs(x, shape=self.input_shape)
+        x = ready_inputs(x, shape=None if self.defence.deterministic else self.input_shape)
         if not (self.tolerant and undefined):
             require_range(x, None if self.tolerant else self.clip_values)
         return x
 
     def _labels(self, y: Any, x: Array | Tensor) -> Array | Tensor:
-        return ready_labels(y, images=len(x), classes=self.nb_classes, like=x)
+        """As ``ready_labels``; without a defence (B, 1) of two classes is what it is for ART, one output's 0 or 1."""
+        binary = self.defence.deterministic and self.nb_classes == 2 and np.shape(y) == (len(x), 1)
+        return ready_labels(y, images=len(x), classes=1 if binary else self.nb_classes, like=x)
 
     def _layer_name(self, layer: int | str | None) -> str:
-        if isinstance(layer, int) and 0 <= layer < len(self._layer_names):
+        if isinstance(layer, int) and -len(self._layer_names) <= layer < len(self._layer_names):
             return self._layer_names[layer]
         if isinstance(layer, str) and layer in dict(self.module.net.named_modules()):
             return layer

@@ -30,8 +30,8 @@ class EstimatorModule(nn.Module):
             never positive, it would climb.
 
     Raises:
-        ValueError: in ``forward``, if batch normalisation is in training mode, so that images would see each other;
-            or if a gradient is asked of what has none (the predictor ``vote``, probabilities).
+        ValueError: in ``forward`` of a random model, if batch normalisation is in training mode, so that images would
+            see each other; or if a gradient is asked of what has none (the predictor ``vote``, probabilities).
     """
 
     def __init__(self, inner: StochasticModel | AttackerView, *, probabilities: bool = False) -> None:
@@ -57,7 +57,8 @@ class EstimatorModule(nn.Module):
         inputs = self._cast(x)
         if self._undefended:
             return cast(Tensor, (self.stochastic.dense or self.stochastic)(inputs))
-        require_eval(self)
+        if not self.stochastic.deterministic:
+            require_eval(self)
         out = self._scores(cast(Tensor, self.inner(inputs)))
         if inputs.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
             raise ValueError("votes and probabilities have no gradient: attack .attack_view() instead, of logits")
