@@ -617,10 +617,12 @@ draws, gradients included, moves points and keeps to its ball; not that it is a 
 ART's attacks decide by single predictions which points to keep: give them a view of many draws, and score their points
 with `evaluate_art`.
 
-The defence itself answers for images only: on their way some attacks ask about points outside `clip_values` or of NaN,
-which it **refuses** with a ValueError, and which the attack view answers, as ART's own classifier does. Attacks that
-want probabilities refuse logits themselves, with an error: give them `attack_view(probabilities=True)`, which has no
-gradient. "—" is for other models.
+The defence itself answers for images only. On their way the attacks that are **refused** ask about points outside
+`clip_values` or of NaN, and their numbers alone do not tell them from images that were scaled wrongly: for both the
+defence raises a ValueError that says how to scale, and names the attack view. The view answers them, as ART's own
+classifier does and as `defend(classifier, policy="none")` does, where nothing is defended. Attacks that want
+probabilities refuse logits themselves, with an error: give them `attack_view(probabilities=True)`, which has no
+gradient. "—" is for other models. How ART's own tests end on the defence says `benchmarks/art/results/own-tests.md`.
 
 | attack | norm or kind | needs | on ART's own classifier | on the attack view | on the defence itself | remark |
 | --- | --- | --- | --- | --- | --- | --- |

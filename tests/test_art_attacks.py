@@ -170,6 +170,20 @@ def test_attacks_on_the_defence_itself(row: Row) -> None:
     assert result.net.forwards == result.module.forwards > 0
 
 
+@pytest.mark.parametrize("row", [case for case in rows("works") if case.values[0].leaves])
+def test_what_the_defence_refuses_is_answered_where_there_is_none(row: Row) -> None:
+    """The very points that the attack makes on ART's own classifier."""
+    made = [plain(row), defended(row, policy="none")]
+    x, y, guides = points(TinyNet(row.inputs), row.labels, row.images)
+    found: list[Any] = []
+    for estimator in made:
+        with isolated(AttackerView(made[0].model, gradient="autograd"), seed=0):
+            found.append(row.attack(evasion, estimator).generate(x.copy(), y, **row.call(guides)))
+
+    np.testing.assert_array_equal(found[1], found[0])
+    assert (found[0] != x).any()
+
+
 @pytest.mark.parametrize("row", [case for case in rows("works") if case.values[0].probabilities])
 def test_attacks_that_want_probabilities_say_so(row: Row) -> None:
     """Of logits, the defence's or the view's, they make no points: ART's own errors, and one that names the view."""

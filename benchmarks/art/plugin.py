@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     import_module("torch._dynamo")  # it looks for TensorFlow, which is really not there
-    for name in ("keras", "keras.backend", "tensorflow", "tensorflow.keras"):
+    for name in ("keras", "keras.backend", "tensorflow.keras"):
         _absent(name)
+    _absent("tensorflow", random=SimpleNamespace(set_seed=lambda seed: None))  # some tests seed it before they begin
     _absent("tensorflow.keras.callbacks", LearningRateScheduler=None)
     sys.modules["keras"].backend = sys.modules["keras.backend"]  # type: ignore[attr-defined]
     from art import config as art_config
