@@ -17,7 +17,7 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from verdicts import RUNS, Results, Run, judge, page, read_results, write_results
+from verdicts import RUNS, Results, Run, judge, page, read_results, versions, write_results
 
 HERE = Path(__file__).resolve().parent
 EVASION = (
@@ -64,20 +64,26 @@ def main() -> None:
     parser.add_argument("-k", default=None, help="only these tests, as pytest's -k")
     parser.add_argument("-v", action="store_true", help="show pytest's last lines")
     arguments = parser.parse_args()
-    results: Results = read_results(arguments.output)
+    kept = runs_kept(arguments.output)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         copy_tests(arguments.tree / "tests", root / "tests")
         for name in arguments.runs:
-            results = {**read_results(arguments.output), **results, name: run(root, name, arguments)}
-            write_results(arguments.output, results)
-    results = {name: results[name] for name in RUNS if name in results}
+            kept = {**kept, name: run(root, name, arguments)}
+            write_results(arguments.output, kept)
+    results = {name: kept[name] for name in RUNS if name in kept}
     if absent := [name for name in RUNS if name not in results]:
         print(f"nothing is compared without {', '.join(absent)}")
         return
     if arguments.output is not None:
-        (arguments.output / "own-tests.md").write_text(page(results), encoding="utf-8")
+        (arguments.output / "own-tests.md").write_text(page(versions(), results), encoding="utf-8")
     sys.exit(int(judge(results) > 0))
+
+
+def runs_kept(folder: Path | None) -> Results:
+    """The runs that are there already, if they are of the versions that are installed now."""
+    before, results = read_results(folder)
+    return results if before == versions() else {}
 
 
 def copy_tests(source: Path, target: Path) -> None:

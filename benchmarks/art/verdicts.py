@@ -50,12 +50,16 @@ UNDEFENDED = re.compile(r"test_(get_activation|custom_loss_gradient)_(sequential
 EQUALITY = re.compile(r"not (almost )?equal|!=|comparison failed|within|\(ACTUAL\)")
 
 
-def read_results(folder: Path | None) -> Results:
-    """What ``write_results`` wrote; nothing if there is nothing."""
+def read_results(folder: Path | None) -> tuple[dict[str, str], Results]:
+    """The versions and the runs that ``write_results`` wrote; nothing if there is nothing."""
     if folder is None or not (folder / "own-tests.json").exists():
-        return {}
-    runs = json.loads((folder / "own-tests.json").read_text(encoding="utf-8"))["runs"]
-    return {name: {test: (kind, message) for test, (kind, message) in run.items()} for name, run in runs.items()}
+        return {}, {}
+    found = json.loads((folder / "own-tests.json").read_text(encoding="utf-8"))
+    return found["versions"], {
+        name: {test: (kind, message) for test, (kind, message) in found["runs"][name].items()}
+        for name in RUNS
+        if name in found["runs"]
+    }
 
 
 def write_results(folder: Path | None, results: Results) -> None:
@@ -126,13 +130,13 @@ def summary(run: Run) -> str:
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
 
 
-def page(results: Results) -> str:
-    """The results as Markdown."""
+def page(packages: dict[str, str], results: Results) -> str:
+    """Versions and results as Markdown."""
     rows = list(by_test(results))
     why = {test: reasons(test, ends) for test, ends in rows}
     counts = [f"- `{name}`: {summary(results[name])}" for name in results]
-    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
-    lines = [HEAD, *counts, "", "| | tests |", "| --- | --- |", *_tally(why), "", f"With {packages}.", ""]
+    installed = ", ".join(f"{name} {version}" for name, version in packages.items())
+    lines = [HEAD, *counts, "", "| | tests |", "| --- | --- |", *_tally(why), "", f"With {installed}.", ""]
     lines += ["| test | " + " | ".join(results) + " | reason |", "| --- " * (len(results) + 2) + "|"]
     lines += [
         f"| {_text(test)} | {' | '.join(e[0] for e in ends.values())} | {_why(why[test], ends)} |"

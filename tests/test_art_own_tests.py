@@ -1,0 +1,108 @@
+"""How the runs of ART's own tests on our classifier are compared, and that the page in the repository is theirs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sap_art import SAP
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "art"
+PASSED = ("passed", "")
+UNEQUAL = ("failure", "AssertionError: Arrays are not equal Mismatched elements: 3 / 10")
+LUCK = ("failure", "AssertionError")
+DOUBLE = ("failure", "RuntimeError: Input type (double) and bias type (float) should be the same")
+NO_SITE = ("failure", "ValueError: no activation was met in Model, so sap:100 would defend nothing")
+LEAVES = ("failure", "ValueError: inputs lie in [0, 3], outside clip_values [0, 1]: ... .attack_view()")
+
+
+@pytest.fixture
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
+    """The module beside the command."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module("verdicts")
+    sys.modules.pop("verdicts")
+
+
+@pytest.mark.parametrize(
+    ("ends", "runs"),
+    [
+        ((PASSED, PASSED, PASSED, PASSED), {}),
+        ((UNEQUAL, UNEQUAL, LUCK, UNEQUAL), {}),
+        ((DOUBLE, PASSED, PASSED, PASSED), {"off": "CAST"}),
+        ((PASSED, PASSED, UNEQUAL, PASSED), {"on": "EQUAL_ANSWERS"}),
+        ((PASSED, PASSED, LUCK, PASSED), {"on": "SINGLE_ANSWERS"}),
+        ((PASSED, DOUBLE, DOUBLE, DOUBLE), {"off": "UNEXPECTED"}),
+        ((UNEQUAL, LUCK, LUCK, LUCK), {"off": "UNEXPECTED"}),
+        ((PASSED, PASSED, UNEQUAL, UNEQUAL), {"on": "UNEXPECTED", "fixed": "UNEXPECTED"}),
+        ((PASSED, PASSED, PASSED, UNEQUAL), {"fixed": "UNEXPECTED"}),
+        ((UNEQUAL, UNEQUAL, PASSED, UNEQUAL), {"on": "SINGLE_ANSWERS"}),
+        ((PASSED, PASSED, ("absent", ""), ("absent", "")), {"on": "UNEXPECTED", "fixed": "UNEXPECTED"}),
+    ],
+)
+def test_what_explains_a_difference(ends: tuple[Any, ...], runs: dict[str, str], verdicts: Any) -> None:
+    """Off: float64 alone; on: whatever is gone where the noise is held; held: nothing."""
+    found = verdicts.reasons("some.test", dict(zip(verdicts.RUNS, ends, strict=True)))
+
+    assert found == {name: getattr(verdicts, reason) for name, reason in runs.items()}
+
+
+def test_refusals_and_layers_without_the_defence(verdicts: Any) -> None:
+    """Said by name; equality with the bare layers in the tests that are made of it, nowhere else."""
+    ends = {"plain": PASSED, "off": PASSED, "on": LEAVES, "fixed": NO_SITE}
+    layers = {"plain": PASSED, "off": PASSED, "on": UNEQUAL, "fixed": UNEQUAL}
+
+    found = verdicts.reasons("some.test", ends)
+    assert ("leaves clip_values" in found["on"], "no activation" in found["fixed"]) == (True, True)
+    assert set(verdicts.reasons("a.test_get_activation_modular[cpu]", layers).values()) == {verdicts.WITHOUT}
+    assert set(verdicts.reasons("a.test_predict", layers).values()) == {verdicts.UNEXPECTED}
+    assert verdicts.reasons("a.test", {**ends, "off": LEAVES})["off"] == verdicts.UNEXPECTED
+
+
+def test_runs_without_a_reason_are_counted(verdicts: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that the command ends with 1; also where nothing passes."""
+    good = {"a": PASSED, "b": UNEQUAL}
+
+    assert verdicts.judge(dict.fromkeys(verdicts.RUNS, good)) == 0
+    assert verdicts.judge({"plain": good, "off": {**good, "a": LUCK}, "on": good, "fixed": good}) == 3
+    assert verdicts.judge(dict.fromkeys(verdicts.RUNS, {"b": UNEQUAL})) == 1
+    assert "UNEXPECTED" in capsys.readouterr().out
+
+
+def test_results_come_back(verdicts: Any, tmp_path: Path) -> None:
+    """In the order of the runs, with versions."""
+    runs = {name: {"a": PASSED, "b": UNEQUAL} for name in ("on", "plain")}
+    verdicts.write_results(tmp_path, runs)
+    packages, found = verdicts.read_results(tmp_path)
+
+    assert (found, list(found)) == (runs, ["plain", "on"])
+    assert packages == verdicts.versions()
+    assert torch.__version__.startswith(packages["torch"])
+    assert verdicts.read_results(tmp_path / "nowhere") == ({}, {})
+
+
+def test_held_noise_is_sap_with_one_set_of_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of images alike in any batch; kept units are divided by their keep probability."""
+    monkeypatch.setenv("ART_TESTS_DEFENCE", "fixed")
+    monkeypatch.setenv("ART_TESTS_DATA", str(tmp_path))
+    monkeypatch.syspath_prepend(str(FOLDER))
+    policy = importlib.import_module("plugin").OneMask()
+    sys.modules.pop("plugin")
+    generator = torch.Generator().manual_seed(1)
+    h = torch.rand(3, 4, 50, generator=generator)
+    h[2] = h[0]
+
+    out = policy(h, generator)
+
+    torch.testing.assert_close(out[2], out[0], rtol=0, atol=0)
+    torch.testing.assert_close(policy(h[1:2], generator), out[1:2])
+    q = SAP(100, "bernoulli").keep_probability(h)
+    kept = out != 0
+    torch.testing.assert_close(out[kept], (h / q)[kept])
+    assert abs(float(kept.float().mean() - q.mean())) < 5 * float((q * (1 - q)).sum().sqrt() / q.numel())
