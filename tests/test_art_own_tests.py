@@ -39,6 +39,8 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
         ((PASSED, PASSED, UNEQUAL, PASSED), {"on": "EQUAL_ANSWERS"}),
         ((PASSED, PASSED, LUCK, PASSED), {"on": "SINGLE_ANSWERS"}),
         ((PASSED, DOUBLE, DOUBLE, DOUBLE), {"off": "UNEXPECTED"}),
+        ((UNEQUAL, PASSED, PASSED, PASSED), {"off": "UNEXPECTED"}),
+        ((DOUBLE, UNEQUAL, UNEQUAL, UNEQUAL), {"off": "UNEXPECTED"}),
         ((UNEQUAL, LUCK, LUCK, LUCK), {"off": "UNEXPECTED"}),
         ((PASSED, PASSED, UNEQUAL, UNEQUAL), {"on": "UNEXPECTED", "fixed": "UNEXPECTED"}),
         ((PASSED, PASSED, PASSED, UNEQUAL), {"fixed": "UNEXPECTED"}),
@@ -63,6 +65,9 @@ def test_refusals_and_layers_without_the_defence(verdicts: Any) -> None:
     assert set(verdicts.reasons("a.test_get_activation_modular[cpu]", layers).values()) == {verdicts.WITHOUT}
     assert set(verdicts.reasons("a.test_predict", layers).values()) == {verdicts.UNEXPECTED}
     assert verdicts.reasons("a.test", {**ends, "off": LEAVES})["off"] == verdicts.UNEXPECTED
+    rises = ("failure", "AssertionError: np.False_ is not true")
+    for test, reason in (("a.test_newtonfool.b", verdicts.STEPS), ("a.test_simba.b", verdicts.UNEXPECTED)):
+        assert verdicts.reasons(test, {**ends, "fixed": rises})["fixed"] == reason
 
 
 def test_runs_without_a_reason_are_counted(verdicts: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,13 +92,10 @@ def test_results_come_back(verdicts: Any, tmp_path: Path) -> None:
     assert verdicts.read_results(tmp_path / "nowhere") == ({}, {})
 
 
-def test_held_noise_is_sap_with_one_set_of_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_held_noise_is_sap_with_one_set_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of images alike in any batch; kept units are divided by their keep probability."""
-    monkeypatch.setenv("ART_TESTS_DEFENCE", "fixed")
-    monkeypatch.setenv("ART_TESTS_DATA", str(tmp_path))
     monkeypatch.syspath_prepend(str(FOLDER))
-    policy = importlib.import_module("plugin").OneMask()
-    sys.modules.pop("plugin")
+    policy = importlib.import_module("one_mask").OneMask()
     generator = torch.Generator().manual_seed(1)
     h = torch.rand(3, 4, 50, generator=generator)
     h[2] = h[0]

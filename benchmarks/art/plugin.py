@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -19,32 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
-from sap_art.policies import SAP
-from sap_art.policies.base import Affine, OnActivations
-from sap_art.randomness import make_generator
-
-
-@dataclass(frozen=True)
-class OneMask(OnActivations):
-    """SAP at 100 % with the same uniform numbers for every image, batch and call: a function of one image.
-
-    A unit is kept where its number lies below its keep probability, and divided by it.
-    """
-
-    spec = "one-mask"
-
-    def draw(self, h: Tensor, generator: torch.Generator) -> Affine:
-        q = SAP(100, "bernoulli").keep_probability(h)
-        numbers = torch.rand(h.shape[1:], generator=make_generator(h.device, 0, *h.shape[1:]), device=h.device)
-        keep = numbers < q
-        return Affine((keep / torch.where(keep, q, 1)).to(h.dtype), 0.0)
-
-    def __call__(self, h: Tensor, generator: torch.Generator, *, held: bool = False) -> Tensor:
-        affine = self.draw(h, generator)
-        return (Affine(affine.scale.detach(), 0.0) if held else affine)(h)
-
+from one_mask import OneMask
+from stand_ins import write_digits, write_weights
 
 DEFENCES: dict[str, dict[str, Any]] = {
     "off": {"policy": "none"},
@@ -53,8 +28,10 @@ DEFENCES: dict[str, dict[str, Any]] = {
 }
 DEFENCE = os.environ["ART_TESTS_DEFENCE"]
 DATA = Path(os.environ["ART_TESTS_DATA"])
-BUILDERS = ("get_image_classifier_pt", "get_image_classifier_pt_functional", "get_cifar10_image_classifier_pt")
-BUILDERS = (*BUILDERS, "get_tabular_classifier_pt")
+BUILDERS = (
+    *("get_image_classifier_pt", "get_image_classifier_pt_functional", "get_cifar10_image_classifier_pt"),
+    "get_tabular_classifier_pt",
+)
 SHAPE, N_TRAIN, N_TEST = (1, 28, 28), 1000, 100
 
 
@@ -96,14 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
     from art import config as art_config
 
     art_config.ART_DATA_PATH = str(DATA)
-    _write_digits(DATA / "mnist.npz")
+    write_digits(DATA / "mnist.npz")
     from tests import utils
 
-    models = Path(utils.__file__).parents[1] / "utils" / "resources" / "models"
-    if not models.exists():
-        models.mkdir(parents=True)
-        _write_image_weights(models)
-        _write_tabular_weights(models)
+    write_weights(Path(utils.__file__).parents[1] / "utils" / "resources" / "models", DATA / "mnist.npz")
     utils.master_seed(1234)
     for name in BUILDERS:
         setattr(utils, name, _after(getattr(utils, name)))
@@ -121,61 +94,6 @@ def _after(build: Any) -> Any:
         return defended(build(*args, **kwargs))
 
     return built
-
-
-def _write_digits(path: Path) -> None:
-    """scikit-learn's digits, 8 x 8, as images of 28 x 28 in the place of MNIST."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    x = torch.from_numpy(digits.images / 16 * 255)[:, None]
-    x = torch.nn.functional.interpolate(x, 28, mode="bilinear").clamp(0, 255).byte()[:, 0].numpy()
-    y = digits.target.astype(np.uint8)
-    np.savez(path, x_train=x[:1300], y_train=y[:1300], x_test=x[1300:], y_test=y[1300:])
-
-
-def _write_image_weights(folder: Path) -> None:
-    """Weights of the tests' convolution, pooling and linear layer, trained on the digits, with names that they load."""
-    with np.load(DATA / "mnist.npz") as digits:
-        x, y = torch.from_numpy(digits["x_train"])[:, None].float() / 255, torch.from_numpy(digits["y_train"]).long()
-    convolution, head = (_seeded(torch.nn.Conv2d, 1, 1, 7), _seeded(torch.nn.Linear, 25, 10))
-    pool = torch.nn.MaxPool2d(4)
-    _train(torch.nn.Sequential(convolution, torch.nn.ReLU(), pool, torch.nn.Flatten(), head), x, y)
-    values = [convolution.weight.reshape(7, 7, 1, 1), convolution.bias, head.weight.T, head.bias]
-    for name, value in zip(("W_CONV2D", "B_CONV2D", "W_DENSE", "B_DENSE"), values, strict=True):
-        np.save(folder / f"{name}_MNIST.npy", value.detach().numpy())
-
-
-def _write_tabular_weights(folder: Path) -> None:
-    """Weights of the tests' three linear layers, trained on the irises."""
-    from sklearn.datasets import load_iris
-
-    iris = load_iris()
-    x, y = torch.from_numpy(iris.data / iris.data.max()).float(), torch.from_numpy(iris.target).long()
-    layers = [_seeded(torch.nn.Linear, *sizes) for sizes in ((4, 10), (10, 10), (10, 3))]
-    _train(torch.nn.Sequential(*layers), x, y)
-    for number, layer in enumerate(layers, 1):
-        np.save(folder / f"W_DENSE{number}_IRIS.npy", layer.weight.T.detach().numpy())
-        np.save(folder / f"B_DENSE{number}_IRIS.npy", layer.bias.detach().numpy())
-
-
-def _seeded(layer: Any, *sizes: int) -> Any:
-    """A layer whose first weights are always the same."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # noqa: TID251  of this process alone
-        return layer(*sizes)
-
-
-def _train(net: torch.nn.Module, x: Tensor, y: Tensor) -> None:
-    """All images at once, 300 steps."""
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    for _ in range(300):
-        loss = torch.nn.functional.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    if loss > 0.2:
-        raise RuntimeError(f"the stand-in net has not learnt its data: its loss is {float(loss):.3g}")
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 ``off`` ends as ``plain``, failures with the same message, but for FLOAT64. ``fixed`` ends as ``off``, up to the numbers
 in messages: a function of one image has to pass what the net passes. ``on`` ends as ``off``, or so does ``fixed``: then
-nothing but randomness makes the difference. Both may differ by what the defence says (REFUSALS) and by equality with
-what the net gives without it (UNDEFENDED).
+nothing but randomness makes the difference. Both may differ by what the defence says (REFUSALS), by equality with
+what the net gives without it (UNDEFENDED), and where a mask that moves with the image is enough (STEPS).
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ REFUSALS = {
 WITHOUT = "has to equal what the net's layers give without the defence"
 EQUAL_ANSWERS = "random: two answers, or an answer and a number, have to be equal"
 SINGLE_ANSWERS = "random: what is asserted of a single answer or a single run of an attack"
+STEPS = "asserts that no step raises the class's probability: SAP's mask moves with the image, so it may, in steps"
 UNEXPECTED = "UNEXPECTED"
 UNDEFENDED = re.compile(r"test_(get_activation|custom_loss_gradient)_(sequential|modular)")
 EQUALITY = re.compile(r"not (almost )?equal|!=|comparison failed|within|\(ACTUAL\)")
@@ -103,7 +104,9 @@ def reasons(test: str, ends: dict[str, Outcome]) -> dict[str, str]:
         found["off"] = CAST if cast else UNEXPECTED
     for name in {"fixed", "on"} & ends.keys():
         if not alike(ends[name], ends["off"]):
-            found[name] = refused(ends[name]) or undefended(test, ends[name]) or UNEXPECTED
+            found[name] = (
+                refused(ends[name]) or undefended(test, ends[name]) or stepwise(test, ends[name]) or UNEXPECTED
+            )
     if found.get("on") == UNEXPECTED and alike(ends.get("fixed", ABSENT), ends["off"]):
         found["on"] = EQUAL_ANSWERS if EQUALITY.search(ends["on"][1]) else SINGLE_ANSWERS
     return found
@@ -122,6 +125,11 @@ def refused(end: Outcome) -> str:
 def undefended(test: str, end: Outcome) -> str:
     """Whether the test compares with what the net gives without the defence."""
     return WITHOUT if UNDEFENDED.search(test) and EQUALITY.search(end[1]) else ""
+
+
+def stepwise(test: str, end: Outcome) -> str:
+    """Whether the test needs a function without steps."""
+    return STEPS if "test_newtonfool" in test and end[1].startswith("AssertionError: np.False_ is not true") else ""
 
 
 def summary(run: Run) -> str:
