@@ -19,7 +19,7 @@ UNEQUAL = ("failure", "AssertionError: Arrays are not equal Mismatched elements:
 LUCK = ("failure", "AssertionError")
 DOUBLE = ("failure", "RuntimeError: Input type (double) and bias type (float) should be the same")
 NO_SITE = ("failure", "ValueError: no activation was met in Model, so sap:100 would defend nothing")
-LEAVES = ("failure", "ValueError: inputs lie in [0, 3], outside clip_values [0, 1]: ... .attack_view()")
+LEAVES = ("failure", "ValueError: inputs lie in [0, 3], outside clip_values [0, 1]: scale them")
 
 
 @pytest.fixture

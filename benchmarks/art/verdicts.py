@@ -40,7 +40,8 @@ CAST = "ART's own classifier fails: numpy 2 makes float64 of its images, which a
 REFUSALS = {
     "no activation was met": "refused: the net has no activation, there is nothing to defend",
     "the net cannot take an image of input_shape": "refused: the net does not take the declared input_shape",
-    ".attack_view()": "refused: the attack leaves clip_values, the defence names its attack view",
+    "outside clip_values": "refused: the attack leaves clip_values, the defence names its attack view",
+    "NaN or inf": "refused: the attack asks about NaN, the defence names its attack view",
 }
 WITHOUT = "has to equal what the net's layers give without the defence"
 EQUAL_ANSWERS = "random: two answers, or an answer and a number, have to be equal"
