@@ -228,14 +228,17 @@ def test_no_process_outlives_the_driver(nets: str, tmp_path: Path, how: str) -> 
         command("--model", f"{nets}:Stops", "--output", str(tmp_path / "out")),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    with process:
+    try:
         until((tmp_path / "asleep").exists)
         if how == "interrupted":
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.kill()
         _, error = process.communicate(timeout=20)
-    until(lambda: gone(process.pid), 20)
+        until(lambda: gone(process.pid), 20)
+    finally:
+        if not gone(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
 
     assert process.returncode == (130 if how == "interrupted" else -signal.SIGKILL)
     assert "Traceback" not in error

@@ -7,10 +7,9 @@ from sap_art.evaluation import Evaluation
 from sap_art.flags import complete, verdict
 from sap_art.metrics import Estimate
 from sap_art.protocol import Findings
-from sap_art.protocol.confidence import calibration_of
 from sap_art.protocol.job import Job
 from sap_art.protocol.outcome import Outcome
-from sap_art.record import AttackResult, BudgetPoint, Calibration, CurvePoint, DataInfo, Precision, Record, Value
+from sap_art.record import AttackResult, BudgetPoint, CurvePoint, DataInfo, Precision, Record, Value
 from sap_art.store import tensor_sha256
 
 SUBMISSIONS = (1, 10, 100)
@@ -42,7 +41,7 @@ def to_record(job: Job, found: Findings, data: DataInfo) -> Record:
         metrics=_metrics(found),
         attacks=[_attack(outcome, found) for outcome in found.outcomes],
         gradient=found.gradient,
-        calibration=_calibration(job, found),
+        calibration=found.calibration,
         flags=flags,
         verdict=verdict(flags, attack_failed=found.failed),
         precision=Precision((worst.high - worst.low) / 2, m=found.worst.draws, n=len(job.x)),
@@ -90,24 +89,6 @@ def _attack(outcome: Outcome, found: Findings) -> AttackResult:
         reported=outcome.reported if ok else None,
         error=outcome.error,
     )
-
-
-def _calibration(job: Job, found: Findings) -> dict[str, Calibration]:
-    """On clean images and on the worst points; where the tier looks at radii, on noise and over K too."""
-    whole = bool(job.tier.curve)
-    softmax_output = any(flag.code == "softmax-output" and flag.state == "raised" for flag in found.flags)
-    of = {"clean": found.clean, "adversarial": found.worst}
-    if whole and "noise" in found.columns:
-        of["noise"] = found.columns["noise"]
-    return {
-        name: calibration_of(
-            evaluation,
-            seed=job.seed_for("calibration", name),
-            fit_on=found.clean if whole else None,
-            softmax_output=softmax_output,
-        )
-        for name, evaluation in of.items()
-    }
 
 
 def _value(estimate: Estimate) -> Value:

@@ -95,6 +95,12 @@ def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws
     return Choice(points.to(job.x.device), candidate)
 
 
+def keep_together(job: Job, choice: Choice) -> None:
+    """The worst points of all images in one file, for whoever hands them in."""
+    whole = {"points": choice.points, "candidate": choice.candidate}
+    job.store.unit(job.key(f"selection-{tensor_sha256(choice.points)[:12]}"), lambda: whole)
+
+
 def choose_block(job: Job, candidates: Tensor, valid: Tensor, number: int, draws: int, stage: str) -> Unit:
     """The worst of candidates (A, b, ...), of which (A, b) exist, for the images of block ``number``."""
     candidates, y = candidates.to(job.x.device), job.y[number * BLOCK :][: candidates.shape[1]]
