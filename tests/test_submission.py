@@ -410,8 +410,8 @@ def test_a_net_is_not_handed_in_with_a_number_that_is_not_its_own(output: Path, 
     [
         ({"tier": "full"}, "suite.json has tier smoke, not full"),
         ({"tier": "none such"}, "tier smoke, not none such"),
-        ({"seeds": {"base": 7}}, "seed 0, not 7"),
-        ({"seeds": {}}, "seed 0, not None"),
+        ({"seeds": {"base": 7}}, "seed 1, not 7"),
+        ({"seeds": {}}, "seed 1, not None"),
         ({"metrics": {}}, "has no metric (T1|clean)"),
     ],
 )
