@@ -17,7 +17,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from sap_art import __version__, data, kernels, portfolio, protocol
+from sap_art import __version__, data, kernels, per_image, portfolio, protocol
 from sap_art.attacks.cost import count_passes
 from sap_art.blueprint import Blueprint, Images
 from sap_art.entries import Entry, fingerprint
@@ -139,10 +139,13 @@ class _Run:
         )
         start = time.perf_counter()
         with count_passes(entry.model, advance):
-            record = to_record(job, protocol.run(job), self.info)
+            found = protocol.run(job)
+            record = to_record(job, found, self.info)
         self.watch.advance(passes - made[0])
         sidecar = _run_info(job.x.device, seconds=time.perf_counter() - start, workers=workers)
         write_json(sidecar, self.store.records / f"{entry.name}.run.json")
+        seen = per_image.collect(job.x, found.worst_points, clean=found.clean, worst=found.worst)
+        seen.write(self.store.records / f"{entry.name}{per_image.SUFFIX}")
         export(record, self.store.root)
         record.write(self.store.records)
         return record

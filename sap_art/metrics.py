@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -123,20 +123,59 @@ def accuracy_gap(first: Tensor, second: Tensor, *, per_example: bool, seed: int,
     return Estimate(float(a.mean() - b.mean()), *_middle(means[0] - means[1], comparisons))
 
 
-def ranks(shares: Mapping[str, NDArray[np.float64]], *, seed: int) -> dict[str, int]:
-    """Rank of each entry: 1 + the entries that are significantly better on the same images (paired 95 % interval).
+def paired_differences(
+    right: Mapping[str, Tensor], *, seed: int, shared_noise: Collection[str] = ()
+) -> dict[tuple[str, str], Estimate]:
+    """Accuracy of one entry minus that of another on the same images, for all pairs: (m, B) bool each -> in [-1, 1].
 
-    ``shares`` holds each entry's shares of right draws (B,), image by image. Entries that no comparison separates
-    share a rank.
+    The same bootstrap resamples of the images serve all entries (2,000), so an interval does not depend on who else is
+    there; of the entries in ``shared_noise``, whose images share the noise of a draw, draws are resampled too. The
+    first of a pair is the one whose name comes first.
 
-    >>> ranks({"a": np.full(9, 0.9), "b": np.full(9, 0.5), "c": np.full(9, 0.5)}, seed=1)
+    >>> one, other = torch.ones(4, 9, dtype=torch.bool), torch.zeros(2, 9, dtype=torch.bool)
+    >>> paired_differences({"b": one, "a": other}, seed=1)
+    {('a', 'b'): Estimate(value=-1.0, low=-1.0, high=-1.0)}
+    """
+    names = sorted(right)
+    if len(names) < 2:
+        return {}
+    if len({right[name].shape[1] for name in names}) > 1 or not all(right[name].numel() for name in names):
+        raise ValueError(f"all must be draws (m, B) of the same images, got {[tuple(right[n].shape) for n in names]}")
+    shares = {name: right[name].double().cpu().numpy() for name in names}
+    images = resampled(np.random.default_rng(derive_seed(seed, "images")), shares[names[0]].shape[1])
+    means = np.stack(
+        [_bootstrap(shares[n], images, seed=derive_seed(seed, n) if n in shared_noise else None) for n in names]
+    )
+    found = dict[tuple[str, str], Estimate]()
+    for i, name in enumerate(names[:-1]):
+        values = np.array([shares[name].mean() - shares[other].mean() for other in names[i + 1 :]])
+        low, high = np.quantile(means[i] - means[i + 1 :], (0.025, 0.975), axis=1)
+        exact = np.stack([values, low, high]).round(12).T.tolist()  # equal shares differ by 0, not by their rounding
+        found |= {(name, other): Estimate(*row) for other, row in zip(names[i + 1 :], exact, strict=True)}
+    return found
+
+
+def _bootstrap(shares: NDArray[np.float64], images: NDArray[np.float64], *, seed: int | None) -> NDArray[np.float64]:
+    """Means (2,000,) over resampled images and, given a seed, resampled draws."""
+    if seed is None:
+        return images @ shares.mean(0)
+    draws = resampled(np.random.default_rng(seed), len(shares))
+    return np.einsum("bm,mn,bn->b", draws, shares, images, optimize=True)
+
+
+def ranks(names: Collection[str], differences: Mapping[tuple[str, str], Estimate]) -> dict[str, int]:
+    """Rank of each of ``names``: 1 + those of them that are significantly better, by ``paired_differences``.
+
+    Entries that no comparison separates, whose interval contains 0, share a rank.
+
+    >>> ranks("abc", {("a", "b"): Estimate(0.4, 0.3, 0.5), ("a", "c"): Estimate(0.4, 0.2, 0.6),
+    ...               ("b", "c"): Estimate(0.0, -0.1, 0.1)})
     {'a': 1, 'b': 2, 'c': 2}
     """
-    better = dict.fromkeys(shares, 0)
-    for one, other in combinations(sorted(shares), 2):
-        difference = paired_difference(shares[one], shares[other], seed=derive_seed(seed, "rank", one, other))
-        better[other] += difference.low > 0
-        better[one] += difference.high < 0
+    better = dict.fromkeys(names, 0)
+    for one, other in combinations(sorted(names), 2):
+        better[other] += differences[one, other].low > 0
+        better[one] += differences[one, other].high < 0
     return {name: 1 + count for name, count in better.items()}
 
 

@@ -28,7 +28,7 @@ ROOMS = (
     "defended foreign",
     "attacker entries evaluation training",
     "attacks checkpoints game",
-    "diagnostics portfolio selection suites",
+    "diagnostics per_image portfolio selection suites",
     "corruptions",
     "protocol",
     "integrations",

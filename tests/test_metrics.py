@@ -138,6 +138,48 @@ def test_intervals_of_many_comparisons_are_wider() -> None:
     assert (ten.high - ten.low) / (one.high - one.low) == pytest.approx(2.807 / 1.96, rel=0.08)
 
 
+def draws(shares: np.ndarray, m: int = 10) -> torch.Tensor:
+    """(m, B) bool of which these shares (B,) are right, in whole draws."""
+    return torch.arange(m)[:, None] < torch.from_numpy((shares * m).round()).long()
+
+
+def test_paired_differences_are_those_of_the_bootstrap() -> None:
+    """As wide as 1.96 paired standard errors; signs follow the names; 0 where two are right alike."""
+    rng = np.random.default_rng(7)
+    easy = rng.random(400).round(1)
+    harder = np.clip(easy - rng.integers(0, 3, 400) / 10, 0, 1)
+    right = {"b": draws(harder), "a": draws(easy), "same": draws(easy, 20)}
+    found = metrics.paired_differences(right, seed=1)
+    error = (easy - harder).std(ddof=1) / 20
+    value, low, high = found["a", "b"]
+
+    assert set(found) == {("a", "b"), ("a", "same"), ("b", "same")}
+    assert value == pytest.approx((easy - harder).mean())
+    assert (high - low) / (2 * 1.96 * error) == pytest.approx(1, rel=0.08)
+    assert found["a", "same"] == (0, 0, 0)
+    assert metrics.paired_differences({n: right[n] for n in "ab"}, seed=1)["a", "b"] == found["a", "b"]
+    assert metrics.paired_differences({"a": right["a"]}, seed=1) == {}
+
+
+def test_shared_noise_widens_a_paired_difference() -> None:
+    """A coin tossed once for all images: sqrt(p (1 - p) / m), which resampling images alone does not see."""
+    coin = (torch.arange(50)[:, None] < 25).expand(50, 64)
+    right = {"coin": coin, "never": torch.zeros(50, 64, dtype=torch.bool)}
+    alone = metrics.paired_differences(right, seed=1)["coin", "never"]
+    value, low, high = metrics.paired_differences(right, seed=1, shared_noise=["coin"])["coin", "never"]
+
+    assert alone == (0.5, 0.5, 0.5)
+    assert value == 0.5
+    assert (high - low) / (2 * 1.96 * math.sqrt(0.25 / 50)) == pytest.approx(1, rel=0.08)
+
+
+def test_only_the_same_images_can_be_paired() -> None:
+    """Other numbers of images, and no draws at all, are refused."""
+    for other in (draws(np.ones(3)), torch.zeros(0, 4, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="same images"):
+            metrics.paired_differences({"a": draws(np.ones(4)), "b": other}, seed=1)
+
+
 def test_ranks_count_those_significantly_better() -> None:
     """Two leaders that nothing separates, a third between, a fourth that only the leaders beat."""
     up = np.full(64, 0.5)
@@ -146,11 +188,11 @@ def test_ranks_count_those_significantly_better() -> None:
     lower = up.copy()
     lower[:12], lower[12:15] = 0, 1  # 2.4 standard errors below .5
     shares = {"a": up + 0.2, "b": up + 0.2, "c": up, "d": level, "e": lower}
+    found = metrics.paired_differences({name: draws(share) for name, share in shares.items()}, seed=1)
 
-    assert metrics.ranks(shares, seed=1) == {"a": 1, "b": 1, "c": 3, "d": 3, "e": 4}
-    assert metrics.ranks(dict(reversed(shares.items())), seed=1) == metrics.ranks(shares, seed=1)
-    assert metrics.ranks({"only": up}, seed=1) == {"only": 1}
-    assert metrics.ranks({"a": up, "b": up + 0.2}, seed=1) == {"a": 2, "b": 1}
+    assert metrics.ranks("abcde", found) == {"a": 1, "b": 1, "c": 3, "d": 3, "e": 4}
+    assert metrics.ranks("ec", found) == {"c": 1, "e": 2}
+    assert metrics.ranks(["e"], found) == {"e": 1}
 
 
 def test_deterministic_images_are_a_plain_proportion() -> None:
