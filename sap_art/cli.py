@@ -13,7 +13,7 @@ from sap_art import process
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-CORE_INCOMPLETE = REFUSED = WORKER_DIED = NET_MISSING = 1
+CORE_INCOMPLETE = REFUSED = WORKER_DIED = NET_MISSING = STALE = 1
 
 
 def main() -> None:
@@ -301,6 +301,49 @@ def submit(
         typer.echo(f"{bundle.folder / name}: {what}")
     for name, why in bundle.left_out.items():
         typer.echo(f"not {name}: {why}")
+    return DONE
+
+
+@app.command()
+def site(
+    records: Annotated[Path, typer.Option(help="Folder of records, such as OUTPUT/records of sap-art bench.")],
+    output: Annotated[Path, typer.Option(help="Folder of the site; one that was built before is renewed.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; status 1 if what is there is not what would be written.")
+    ] = False,
+) -> int:
+    """Build the leaderboard, a static site that needs no network; the same records give the same bytes."""
+    from rich.console import Console
+
+    from sap_art.site import build
+
+    console = Console()
+    with console.status("reading records") as status:
+        files = build.render(records, watch=lambda entry: status.update(f"drawing {entry}"))
+    if check:
+        if differing := build.stale(files, output):
+            typer.echo(f"sap-art: site is stale: {', '.join(differing[:5])}{' ...' if differing[5:] else ''}", err=True)
+            return STALE
+        typer.echo(f"{output} is up to date")
+        return DONE
+    build.write(files, output)
+    size = sum(map(len, files.values())) / 1e6
+    typer.echo(f"site: {output / 'index.html'} ({len(files)} files, {size:.1f} MB)")
+    return DONE
+
+
+@app.command()
+def plot(
+    record: Annotated[Path, typer.Argument(help="A record, FILE.json.")],
+    output: Annotated[Path, typer.Option(help="Folder for the plots.")],
+) -> int:
+    """Draw the plots of one entry as PNG and SVG, for papers; those of its page in the site."""
+    from sap_art.site.plots import write
+    from sap_art.site.reading import read_images, read_record
+
+    found = read_record(record)
+    for path in write(found, read_images(record, found), output):
+        typer.echo(str(path))
     return DONE
 
 

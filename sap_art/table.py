@@ -26,8 +26,8 @@ VERDICTS = {
 def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """Header and cells: accuracies in percent, each attack by itself, then the worst case with its interval."""
     attacks = list(dict.fromkeys(attack.id for record in records for attack in record.attacks))
-    attacks.sort(key=_order)
-    header = ["entry", "clean", *map(_title, attacks), WORST, "ECE clean", "ECE attacked", "verdict"]
+    attacks.sort(key=attack_order)
+    header = ["entry", "clean", *map(attack_title, attacks), WORST, "ECE clean", "ECE attacked", "verdict"]
     return header, [_row(record, attacks) for record in records]
 
 
@@ -71,13 +71,14 @@ def _row(record: Record, attacks: Sequence[str]) -> list[str]:
     return [record.entry, _percent(metrics["clean"]), *columns, _interval(metrics["T1"]), *ece, conclusion]
 
 
-def _order(attack: str) -> tuple[int, str]:
+def attack_order(attack: str) -> tuple[int, str]:
     """No defence first, then transfer, then the white-box attacks, then queries and known seeds."""
     groups = ("noise", "fgsm-dense", "pgd-dense", "apgd-", "eot-apgd-ce-", "eot-apgd-")
     return next((i for i, group in enumerate(groups) if attack.startswith(group)), len(groups)), attack
 
 
-def _title(attack: str) -> str:
+def attack_title(attack: str) -> str:
+    """What people call the attack with this id: ``eot-apgd-ce-bpda`` -> ``EOT-APGD bpda``."""
     name = attack.removesuffix("-dense")
     name = re.sub("^eot-apgd-(ce-of-mean|ce|margin|dlr)-", _loss, name)
     for old, new in (("fgsm", "FGSM"), ("apgd", "APGD"), ("pgd", "PGD"), ("square", "Square")):

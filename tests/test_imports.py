@@ -38,6 +38,7 @@ ROOMS = (
     "workers",
     "bench",
     "doctor explain paper progress table",
+    "site",
     "cli",
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms.split()}
@@ -59,6 +60,7 @@ BEYOND_CORE = {
     "progress": {"rich"},
     "record": {"pydantic"},
     "record_schema": {"pydantic"},
+    "site": {"jinja2", "markupsafe", "matplotlib"},
     "suites": {"pydantic"},
     "table": {"rich"},
 }
