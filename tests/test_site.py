@@ -16,6 +16,7 @@ import pytest
 import site_records
 import torch
 from site_records import HOSTILE, synthetic
+from test_cli import run
 from test_robustbench_export import HEADER, Cells
 
 from sap_art.record import Flag, Record
@@ -29,6 +30,7 @@ from sap_art.site.svg import inline
 from sap_art.suites import load as load_suite
 
 pytest.importorskip("matplotlib")
+COMMITTED = Path(__file__).parents[1] / "leaderboard" / "site"
 
 
 class Text(HTMLParser):
@@ -470,3 +472,47 @@ def test_a_record_with_the_least_is_shown(tmp_path: Path) -> None:
 
     assert "not measured" in page
     assert "Accuracy against eps is measured from the tier quick on" in page
+
+
+# On the command line
+
+
+def test_the_command_builds_checks_and_says_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 0 while it is what the records say, 1 when it is stale, 2 for a bad record, whose file is named."""
+    record, found = synthetic("one", tier="quick", images=8)
+    path = site_records.write(tmp_path / "records", record, found)
+    arguments = ["site", "--records", str(tmp_path / "records"), "--output", str(tmp_path / "site")]
+
+    assert run(monkeypatch, *arguments, "--check") == 1
+    assert "site is stale: compare.html, entries/one.html" in capsys.readouterr().err
+    assert not (tmp_path / "site").exists()
+    assert run(monkeypatch, *arguments) == 0
+    assert run(monkeypatch, *arguments, "--check") == 0
+    site_records.write(tmp_path / "records", replace(record, notes=["changed"]), found)
+    assert run(monkeypatch, *arguments, "--check") == 1
+    assert "site is stale: entries/one.html, records/one.json\n" in capsys.readouterr().err
+    path.write_text("{}")
+    assert run(monkeypatch, *arguments) == 2
+    assert f"{path} is not a valid record" in capsys.readouterr().err
+
+
+def test_the_command_plots_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file is named; what lies beside the record is drawn too."""
+    record, found = synthetic("one", tier="quick", images=8)
+    path = site_records.write(tmp_path, replace(record, convergence=None, eps_curve=None, calibration={}), found)
+
+    assert run(monkeypatch, "plot", str(path), "--output", str(tmp_path / "plots")) == 0
+    assert {p.name for p in (tmp_path / "plots").iterdir()} == {
+        f"{name}.{kind}" for name in ("attacks", "gradient-signal", "images") for kind in ("png", "svg")
+    }
+    assert str(tmp_path / "plots" / "images.svg") in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not COMMITTED.is_dir(), reason="only the repository has the committed site")
+def test_the_committed_site_is_small() -> None:
+    """Under 6 MB in all."""
+    assert sum(p.stat().st_size for p in COMMITTED.rglob("*") if p.is_file()) < 6e6

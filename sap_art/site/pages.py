@@ -21,6 +21,8 @@ from sap_art.site.rows import Row, raised
 
 UNIT = 10_000
 """Paired differences in a page are whole multiples of 1 / UNIT."""
+AT_ONCE = 100
+"""Rows that are drawn before anything else; the others follow as soon as the browser has time."""
 NEVER_TWICE = ("rank", "defence", "net")
 FILTERS = {"defence": "Defence", "net": "Net", "verdict": "Verdict", "tier": "Tier", "eps": "eps"}
 VERDICT_WORDS = {
@@ -51,6 +53,7 @@ def index_page(entries: Sequence[Entry], rows: Sequence[Row], fragments: Mapping
         "csv": EXPORTED,
         "bib": {entry.slug: bib_entry(entry) for entry in entries},
         "papers": PAPERS,
+        "at_once": AT_ONCE,
         "explanations": explanations(),
     }
     filters = [
@@ -71,6 +74,7 @@ def index_page(entries: Sequence[Entry], rows: Sequence[Row], fragments: Mapping
         filters=filters,
         groups=list(groups.items()),
         fragments=list(fragments.items()),
+        at_once=AT_ONCE,
         summary=f"{count} in {where}." if len(groups) > 1 else f"{count}: {where}.",
     )
 
@@ -102,7 +106,8 @@ def compare_page(
 
 def page(template: str, *, scripts: Sequence[str], data: Mapping[str, Any], root: str = "", **values: Any) -> str:
     """One page: ``data`` for its scripts, ``values`` for its template, ``root`` the way to the site's folder."""
-    style, theme = static("site.css"), static("theme.js")
+    hidden = "".join(f"#board.no-{column.key} .{column.key} {{ display: none; }}\n" for column in COLUMNS)
+    style, theme = static("site.css") + hidden, static("theme.js")
     script = "\n".join(map(static, scripts)).replace('\n"use strict";', "")
     policy = {
         "default-src": "'none'",
@@ -130,6 +135,7 @@ def page(template: str, *, scripts: Sequence[str], data: Mapping[str, Any], root
     )
 
 
+@cache
 def static(name: str) -> str:
     """A style sheet or script of the package."""
     return (files("sap_art.site") / "static" / name).read_text(encoding="utf-8")

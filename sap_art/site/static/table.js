@@ -1,5 +1,7 @@
 "use strict";
 // The main table: its rows are in the page already; this sorts, filters, hides and exports them.
+globalThis.requestIdleCallback ??= (work) => setTimeout(work, 50); // not every browser has idle callbacks
+globalThis.cancelIdleCallback ??= clearTimeout;
 const board = one("#board");
 const everything = board.createTBody(); // rows of all settings while they are sorted by anything but rank
 const groups = all("#board tbody.group");
@@ -32,10 +34,12 @@ function sorted() {
 }
 
 function arrange() {
+  const before = order;
   order = sorted();
-  const byRank = order === lines;
-  if (byRank) groups.forEach((group) => group.append(...lines.filter((l) => l.group === group).map((l) => l.line)));
-  else everything.append(...order.map((l) => l.line));
+  if (order !== lines) everything.append(...order.map((l) => l.line));
+  else if (before !== lines) {
+    for (const group of groups) group.append(...lines.filter((l) => l.group === group).map((l) => l.line));
+  }
   const [key, direction] = [(state.sort || RANKED).replace(/^-/, ""), (state.sort || "").startsWith("-")];
   for (const head of all("#board thead th[data-key]")) {
     if (head.dataset.key === key) head.setAttribute("aria-sort", direction ? "descending" : "ascending");
@@ -60,13 +64,26 @@ function filter() {
   }
   one("#count").textContent = count === lines.length ? `${count} entries` : `${count} of ${lines.length} entries`;
   one("#none").hidden = count > 0;
+  fold();
+}
+
+// The first rows at once, the others as there is time: a long table is usable before all of it is drawn.
+let waiting = 0;
+function unfold(all = false) {
+  const shown = order.filter((l) => !l.line.hidden);
+  const later = shown.filter((l) => l.line.classList.contains("later"));
+  (all ? later : later.slice(0, data.at_once)).forEach((l) => l.line.classList.remove("later"));
+  waiting = !all && later.length > data.at_once ? requestIdleCallback(() => unfold()) : 0;
+}
+function fold() {
+  cancelIdleCallback(waiting);
+  order.filter((l) => !l.line.hidden).forEach((l, i) => l.line.classList.toggle("later", i >= data.at_once));
+  waiting = requestIdleCallback(() => unfold());
 }
 
 function hideColumns() {
   const hidden = new Set((state.hide || "").split(","));
-  for (const { key } of data.columns) {
-    for (const cell of all(`#board .${key}`)) cell.hidden = hidden.has(key);
-  }
+  for (const { key } of data.columns) board.classList.toggle(`no-${key}`, hidden.has(key));
   for (const box of all("#columns input")) box.checked = !hidden.has(box.value);
 }
 
@@ -156,6 +173,7 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("click", (event) => {
   all("details.menu[open]").forEach((menu) => { if (!menu.contains(event.target)) menu.open = false; });
 });
+addEventListener("beforeprint", () => unfold(true));
 addEventListener("hashchange", () => { state = readState(); draw(); });
 explainFlags();
 draw();

@@ -2,6 +2,7 @@
 // Before anything is drawn: the reader's choice, if there is one; without it the style sheet follows the system.
 (() => {
   const root = document.documentElement;
+  root.classList.add("scripted");
   const system = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   try { if (localStorage.getItem("theme")) root.dataset.theme = localStorage.getItem("theme"); } catch { /* none kept */ }
