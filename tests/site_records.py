@@ -33,7 +33,7 @@ from sap_art.record import (
     Value,
 )
 
-HOSTILE = "<script>alert('x')</script><!--&\"$\\frac{=1+1}"
+HOSTILE = "<script>alert('x')</script><!--&\"$\\frac$ {=1+1}"
 RAISED = {
     "warning": ["estimator-spread", "seed-gap"],
     "unreliable": ["large-eps-survives", "low-gradient-signal"],

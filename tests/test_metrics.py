@@ -168,6 +168,9 @@ def test_shared_noise_widens_a_paired_difference() -> None:
     alone = metrics.paired_differences(right, seed=1)["coin", "never"]
     value, low, high = metrics.paired_differences(right, seed=1, shared_noise=["coin"])["coin", "never"]
 
+    always = {name: torch.ones(7, 9, dtype=torch.bool) for name in ("shared", "single")}
+
+    assert metrics.paired_differences(always, seed=1, shared_noise=["shared"])["shared", "single"] == (0, 0, 0)
     assert alone == (0.5, 0.5, 0.5)
     assert value == 0.5
     assert (high - low) / (2 * 1.96 * math.sqrt(0.25 / 50)) == pytest.approx(1, rel=0.08)
@@ -193,6 +196,8 @@ def test_ranks_count_those_significantly_better() -> None:
     assert metrics.ranks("abcde", found) == {"a": 1, "b": 1, "c": 3, "d": 3, "e": 4}
     assert metrics.ranks("ec", found) == {"c": 1, "e": 2}
     assert metrics.ranks(["e"], found) == {"e": 1}
+    assert metrics.ranks("ab", {("a", "b"): metrics.Estimate(-0.4, -0.5, -0.3)}) == {"a": 2, "b": 1}
+    assert metrics.ranks("ab", {("a", "b"): metrics.Estimate(-0.4, -0.9, 0.1)}) == {"a": 1, "b": 1}
 
 
 def test_deterministic_images_are_a_plain_proportion() -> None:
