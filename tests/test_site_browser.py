@@ -298,7 +298,7 @@ def test_an_entry_s_page_draws_and_exports(running: tuple[Any, Path], browser: A
     find(browser, "#bib").click()
 
     assert len(colours) == 8
-    assert min(colours) >= 2  # black and white, or grey where a pixel cannot change
+    assert max(colours) >= 3  # 255 for opaque and 128 for no change are there in any case
     assert counts[0] == "image,draws,clean_right,worst_right"
     assert len(counts) == 65
     assert saved(running[1], "robust-sap-100.bib").startswith("@misc{robust-sap-100,")
