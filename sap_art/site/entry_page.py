@@ -121,8 +121,8 @@ def _missing(record: Record) -> str:
     if not record.eps_curve:
         lacks.append("Accuracy against eps is measured from the tier quick on")
     if not record.convergence:
-        lacks.append("Accuracy against steps, draws and restarts from the tier full on")
-    return f"{'; '.join(lacks)}. This is the tier {record.tier}." if lacks else ""
+        lacks.append("Accuracy against steps, draws and restarts is measured from the tier full on")
+    return f"{'. '.join(lacks)}. This is the tier {record.tier}." if lacks else ""
 
 
 def _calibration(where: str, found: Calibration) -> list[Any]:
