@@ -12,8 +12,9 @@ independent draw, by *first arrivals*:
 
 Why it is exact: independent Poisson counts given their total m are multinomial(m, p); with r - m independent draws
 added they are multinomial(r, p), whatever m was; and a redrawn row is multinomial(r, p) too. The choice of r' changes
-the speed only. What remains is floating point: sums and logarithms in float32, and uniforms on a grid of 2**-31 where
-they are near 1, so that small rates keep their digits; 31 bits near 0 too in the numba and triton kernels.
+the speed only; on a CPU the kernels stop twice on the way to r (``sap_art.kernels.arrivals``). What remains is floating
+point: sums and logarithms in float32, and uniforms on a grid of 2**-31 or finer where they are near 1, so that small
+rates keep their digits; near 0 too in the numba and triton kernels, 2**-24 in the torch kernel.
 """
 
 from __future__ import annotations

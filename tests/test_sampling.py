@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import product
 
 import pytest
 import reference
 import torch
+import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from sap_art.kernels import plain
-from sap_art.kernels.numbers import DeviceNumbers, RowNumbers, numbers_for
+from sap_art.kernels import arrivals, plain
+from sap_art.kernels.splitmix import RowNumbers
+from sap_art.kernels.weights import weigh
 from sap_art.randomness import Place
 from sap_art.sampling import MAX_EXACT_DRAWS, METHODS, keep_probability, keep_set, prune
 
@@ -26,16 +29,10 @@ SMALL_CASES = [
 ]
 
 
-@pytest.fixture(params=["torch", "torch elsewhere", "numba"])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each kernel for a CPU in turn, that of torch also with the random numbers of other devices.
-
-    test_fused.py has the kernel for a GPU.
-    """
-    name, _, elsewhere = str(request.param).partition(" ")
-    if elsewhere:
-        monkeypatch.setattr(plain, "numbers_for", lambda h, generator: DeviceNumbers(generator))
-    return name
+@pytest.fixture(params=["torch", "numba"])
+def kernel(request: pytest.FixtureRequest) -> str:
+    """Each kernel for a CPU in turn; test_fused.py has the kernel for a GPU."""
+    return str(request.param)
 
 
 @pytest.mark.parametrize(("weights", "draws"), SMALL_CASES)
@@ -49,6 +46,27 @@ def test_multinomial_has_the_exact_joint_law(
     assert reference.worst_deviation(keep, law) < 5
 
 
+@pytest.mark.parametrize(
+    ("weights", "draws"), [([16.0, 1.0, 1.0, 1.0, 1.0, 1.0], 40), ([4.0, 1.0, 1.0, 1.0, 0.0, 1.0], 20)]
+)
+def test_many_draws_have_the_exact_joint_law(
+    weights: list[float], draws: int, kernel: str, generator: torch.Generator
+) -> None:
+    """As above where looks at the arrivals decide: P(K = A) = sum over B in A of (-1)^|A - B| P(all draws in B)."""
+    p = [w / sum(weights) for w in weights]
+    law: dict[tuple[bool, ...], float] = {}
+    for kept in product((False, True), repeat=len(p)):
+        for inner in product(*((False, True) if is_kept else (False,) for is_kept in kept)):
+            inside = math.fsum(q for q, is_in in zip(p, inner, strict=True) if is_in)
+            law[kept] = law.get(kept, 0.0) + (-1.0) ** (sum(kept) - sum(inner)) * inside**draws
+    law = {kept: share for kept, share in law.items() if share > 1e-12}
+    rows = torch.tensor(weights).expand(ROWS, -1).contiguous()
+
+    assert sum(law.values()) == pytest.approx(1)
+    assert reference.worst_deviation(keep_set(rows, draws, generator, kernel=kernel), law) < 5
+    assert reference.worst_deviation(keep_set(rows, draws, generator, method="bernoulli", kernel=kernel), law) > 8
+
+
 @pytest.mark.parametrize("shortcut", ["independent units", "without replacement", "overshoot kept", "no top-up"])
 def test_the_joint_law_rejects_every_wrong_shortcut(shortcut: str, generator: torch.Generator) -> None:
     """The test above can fail: each of these has been sold as the draw with replacement."""
@@ -60,13 +78,15 @@ def test_the_joint_law_rejects_every_wrong_shortcut(shortcut: str, generator: to
     elif shortcut == "without replacement":
         keep.scatter_(1, torch.multinomial(rows, draws, generator=generator), True)
     else:
-        arrivals = torch.poisson(p * draws, generator)
-        keep = arrivals > 0
+        counts = torch.poisson(p * draws, generator)
+        keep = counts > 0
         if shortcut == "overshoot kept":
-            missing = (draws - arrivals.sum(1)).clamp(min=0).long()
-            plain._top_up(keep, p, missing, RowNumbers(7, Place(0, 0, ROWS)).uniform(missing, range(ROWS)))
+            missing = (draws - counts.sum(1)).clamp(min=0).long().numpy()
+            kept = F.pad(keep.float(), (0, weigh(rows).w.shape[1] - len(weights)))
+            arrivals.top_up(kept, weigh(rows), missing, RowNumbers.of(7, Place(0, 0, ROWS), ROWS))
+            keep = kept[:, : len(weights)] > 0
         else:
-            keep = keep[arrivals.sum(1) <= draws]
+            keep = keep[counts.sum(1) <= draws]
 
     assert reference.worst_deviation(keep, reference.keep_set_law(weights, draws)) > 20
 
@@ -244,8 +264,7 @@ def test_one_row_s_uniforms_do_not_move_with_another_row_s_weights(
     before = keep_set(weights, 1000, generator, kernel=kernel)
     after = keep_set(changed, 1000, generator.set_state(state), kernel=kernel)
 
-    # Elsewhere than on a CPU the few draws of the top-up may differ, nothing else.
-    assert (before[1:] != after[1:]).float().mean() < (0.1 if plain.numbers_for is not numbers_for else 1e-9)
+    assert torch.equal(before[1:], after[1:])
 
 
 def test_the_same_generator_gives_the_same_draw_and_the_global_one_is_not_used(
@@ -340,13 +359,9 @@ def test_unlikely_units_keep_their_probability(kernel: str, generator: torch.Gen
     assert abs(kept - expected) < 5 * math.sqrt(expected)
 
 
-@pytest.mark.parametrize(("numbers", "step"), [(RowNumbers(5, Place(0, 0, 8)), -31), (DeviceNumbers, -24)])
-def test_float32_uniforms_of_the_torch_kernel_have_no_steps_near_one(
-    numbers: RowNumbers | type[DeviceNumbers], step: int, generator: torch.Generator
-) -> None:
+def test_float32_uniforms_of_the_torch_kernel_have_no_steps_near_one() -> None:
     """-log U below 2^-10 fills steps of 2^-24 evenly: mean and variance of a uniform within the step."""
-    source = numbers(generator) if isinstance(numbers, type) else numbers
-    log = source.log_uniform(torch.empty(8, 2**20), range(8), attempt=0).view(-1).double()
+    log = RowNumbers.of(5, Place(0, 0, 8), 8).minus_uniform(torch.empty(8, 2**20)).log1p_().view(-1).double()
     near = log[log > -(2.0**-11)]
     place = (-torch.expm1(near) * 2**24) % 1
     n = len(near)
@@ -359,19 +374,20 @@ def test_float32_uniforms_of_the_torch_kernel_have_no_steps_near_one(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_log_uniforms_have_their_law_and_belong_to_place_and_attempt(dtype: torch.dtype) -> None:
-    """Exponential by Kolmogorov and Smirnov; another image, draw, attempt or key has others, another batch the same."""
+def test_uniforms_have_their_law_and_belong_to_place_and_attempt(dtype: torch.dtype) -> None:
+    """By Kolmogorov and Smirnov; another image, draw, attempt or key has others, another batch the same."""
     like = torch.empty(2, 50_001, dtype=dtype)
 
-    def logs(draw: int, image: int, images: int, *, key: int = 9, attempt: int = 0) -> Tensor:
-        return RowNumbers(key, Place(draw, image, images)).log_uniform(like, range(2), attempt=attempt)
+    def uniforms(draw: int, image: int, images: int, *, key: int = 9, afresh: bool = False) -> Tensor:
+        numbers = RowNumbers.of(key, Place(draw, image, images), 2)
+        return (numbers.afresh() if afresh else numbers).minus_uniform(like).neg()
 
-    first = logs(3, 5, 2)
-    others = [logs(4, 5, 2), logs(3, 6, 2)[1:], logs(3, 5, 2, key=8), logs(3, 5, 2, attempt=1)]
+    first = uniforms(3, 5, 2)
+    others = [uniforms(4, 5, 2), uniforms(3, 6, 2)[1:], uniforms(3, 5, 2, key=8), uniforms(3, 5, 2, afresh=True)]
 
-    assert stats.kstest(-first.numpy().ravel(), "expon").pvalue > 1e-6
-    assert torch.equal(logs(3, 6, 2)[0], first[1])
-    assert torch.equal(logs(3, 5, 1)[1], logs(4, 5, 1)[0])  # batches of one image: its second row is its next draw
+    assert stats.kstest(first.numpy().ravel(), "uniform").pvalue > 1e-6
+    assert torch.equal(uniforms(3, 6, 2)[0], first[1])
+    assert torch.equal(uniforms(3, 5, 1)[1], uniforms(4, 5, 1)[0])  # batches of one image: the second row is a draw
     for other in others:
         assert not torch.isin(other, first).float().mean() > 0.01
 
