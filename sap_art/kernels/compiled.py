@@ -1,8 +1,8 @@
-"""The draw on a CPU, compiled by numba: one pass over a row for its sum, one for everything else.
+"""The draw on a CPU, compiled by numba: one pass over a row for its sum, one for nearly everything else.
 
-The same first arrivals as in ``plain``, fused: random bits, logarithm, decision and rescaling of a unit never leave
-the registers. Random numbers are Philox with the counter (unit, image, purpose, draw), so the result does not depend on
-the number of threads or the batch, and a row's numbers not on other rows.
+The same two looks at the arrivals as in ``arrivals``, fused: random bits, logarithm, decision and rescaling of a unit
+never leave the registers. Random numbers are Philox with the counter (unit, image, purpose, draw), so the result does
+not depend on the number of threads or the batch, and a row's numbers not on other rows.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ from torch import Tensor
 from sap_art.kernels.derivative import differentiate_rows
 from sap_art.kernels.lanes import f32
 from sap_art.kernels.law import Exponents, exponents
-from sap_art.kernels.rows import draw_rows
+from sap_art.kernels.rows import MARGIN, draw_rows
 from sap_art.kernels.threads import in_threads
 from sap_art.kernels.weights import not_finite, widen
 from sap_art.randomness import numbering
-
-MARGIN = 1.5
-"""r' = r - MARGIN * sqrt(r): one row in fifteen overshoots and is drawn afresh."""
 
 _NOTHING = torch.empty(0, 0, dtype=torch.float32, device="cpu")
 _NO_MASK = torch.empty(0, 0, dtype=torch.bool, device="cpu")

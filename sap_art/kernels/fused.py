@@ -1,8 +1,9 @@
 """The draw on a GPU, in one Triton kernel: one program a row sums, draws, tops up and rescales.
 
-The same first arrivals as in ``compiled`` and the same Philox numbers (key from the generator; counter of unit, image,
-purpose and draw), so the two kernels decide alike but for the last bit of a logarithm. Nothing waits for the device: a
-row with NaN or inf comes out as NaN. With TRITON_INTERPRET=1 it also runs on a CPU, for tests.
+The same Philox numbers as in ``compiled`` (key from the generator; counter of unit, image, purpose and draw), so on
+independent units the two kernels decide alike but for the last bit of a logarithm; the exact draw looks at the arrivals
+once only. Nothing waits for the device: a row with NaN or inf comes out as NaN. With TRITON_INTERPRET=1 it also runs on
+a CPU, for tests.
 """
 
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false

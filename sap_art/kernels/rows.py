@@ -1,4 +1,4 @@
-"""The draw of ``compiled`` row by row: sums, first arrivals, the top-up."""
+"""The draw of ``compiled`` row by row: sums, two looks at the arrivals as in ``arrivals``, the top-up."""
 
 # pyright: reportUntypedFunctionDecorator=false, reportMissingTypeStubs=false, reportUnknownParameterType=false
 # pyright: reportCallIssue=false
@@ -24,10 +24,11 @@ from sap_art.kernels.lanes import (
     u32,
 )
 from sap_art.kernels.law import Exponents
-from sap_art.kernels.streams import FIRST_ARRIVALS, LATER_ARRIVALS, TOP_UP, Row, fill, poisson
+from sap_art.kernels.streams import ARRIVALS_AFTER_LOOK, FIRST_ARRIVALS, LATER_ARRIVALS, TOP_UP, Row, fill, poisson
 from sap_art.randomness import Place
 
 TILE = 1024  # units that are worked on at a time: they stay in the first-level cache; a multiple of four
+MARGIN = 3.0  # standard deviations of the number of arrivals that each look stays below r
 BLOCK = 8  # units that share a partial sum, for the top-up
 LINE = 16  # units of a cache line
 
@@ -42,6 +43,7 @@ def draw_rows(
     """
     sums = np.empty((h.shape[1] + BLOCK - 1) // BLOCK, f32)
     scratch = np.empty(h.shape[1] if len(out) == 0 else 0, f32)
+    slacks = np.empty(h.shape[1] if draws > 0 else TILE, f32)  # only an exact draw looks at them again
     for r in range(first, last):
         total, largest = block_sums(h[r], sums)
         if not math.isfinite(f32(total)):  # also where only the sum is beyond float32
@@ -51,7 +53,7 @@ def draw_rows(
         if total == 0:
             scale[:] = 0
         else:
-            _draw_row(h[r], h[min(r + 1, last - 1)], scale, law, draws, sums, total, largest, row, key)
+            _draw_row(h[r], h[min(r + 1, last - 1)], scale, slacks, law, draws, sums, total, largest, row, key)
         if len(mask) > 0:
             _mark_positive(scale, mask[r])
         if len(out) > 0:
@@ -64,6 +66,7 @@ def _draw_row(
     h: Any,
     following: Any,
     scale: Any,
+    slacks: Any,
     law: Exponents,
     draws: int,
     sums: Any,
@@ -75,16 +78,38 @@ def _draw_row(
     attempt = 0
     while True:
         if largest * 32 <= total and total > f32(1e-30):  # where 1 / total is a float32
-            kept, later = _arrivals_of_small(h, following, scale, law, f32(total), attempt, row, key)
+            kept, later = _arrivals_of_small(h, following, scale, slacks, law, f32(total), attempt, row, key)
         else:
-            kept, later = _arrivals_of_any(h, following, scale, law, f32(total), attempt, row, key)
+            kept, later = _arrivals_of_any(h, following, scale, slacks, law, f32(total), attempt, row, key)
         if draws == 0:
             return
         missing = draws - kept - poisson(later, LATER_ARRIVALS + attempt, row, key)
+        step = missing - MARGIN * math.sqrt(max(missing, 0))
+        if step > 0:
+            more, excess = _look_again(h, scale, slacks, f32(step / total))
+            missing -= more - kept + poisson(max(excess - later, 0.0), ARRIVALS_AFTER_LOOK + attempt, row, key)
         if missing >= 0:
             _top_up(h, scale, sums, total, missing, row, key)
             return
         attempt += 1
+
+
+@compile_rows(fastmath={"contract"})
+def _look_again(h: Any, scale: Any, slacks: Any, step: Any) -> Any:
+    """Let the arrivals go on for ``step`` times the weights: the number kept by then, the mean number of later ones."""
+    kept, later = 0, 0.0
+    for start in range(0, len(h), TILE):
+        part = slice(start, min(start + TILE, len(h)))
+        weights, scales, slack = h[part], scale[part], slacks[part]
+        count, excess = i32(0), f32(0)
+        for i in range(len(weights)):
+            longer = slack[i] + abs(weights[i]) * step
+            scales[i] = abs(scales[i]) if longer > f32(0) else scales[i]
+            count = i32(count + i32(longer > f32(0)))
+            excess = add_in_any_order(excess, max(longer, f32(0)))
+        kept += count
+        later += excess
+    return kept, later
 
 
 @compile_rows(fastmath={"contract"})
@@ -132,16 +157,16 @@ def _times_inverse(weight: Any, total: Any, inverse: Any) -> Any:
 def _make_arrivals(share: Any, minus_log_complement: Any) -> Any:
     @njit(inline="always")
     def unit(weight: Any, bits: Any, total: Any, inverse: Any, law: Exponents) -> Any:
-        """How far the first arrival lies before time 1 (0 if after), and 1 / q with a minus unless it is kept."""
+        """By how much the rate exceeds the first arrival's exponential, and 1 / q with a minus unless it is kept."""
         p = share(abs(weight), total, inverse)
         minus_log = minus_log_complement(p)
-        slack = max(law.a * p + law.b * minus_log - exponential(bits), f32(0))
+        slack = law.a * p + law.b * minus_log - exponential(bits)
         scale = f32(1) / max(one_minus_exp(law.c * p + law.d * minus_log), TINY)
         return slack, (scale if slack > f32(0) else -scale)
 
     @compile_rows(fastmath={"contract"})
     def arrivals(
-        h: Any, following: Any, scale: Any, law: Exponents, total: Any, attempt: int, row: Row, key: Any
+        h: Any, following: Any, scale: Any, slacks: Any, law: Exponents, total: Any, attempt: int, row: Row, key: Any
     ) -> Any:
         """Steps 1 and 2 for one row: the number kept and the mean number of later arrivals."""
         bits, inverse = np.empty(TILE, u32), f32(1) / total
@@ -152,11 +177,12 @@ def _make_arrivals(share: Any, minus_log_complement: Any) -> Any:
                 prefetch(following, j)  # memory rests while random numbers are made
             fill(bits, (length + 3) // 4, start // 4, FIRST_ARRIVALS + attempt, row, key)
             weights, scales = h[start : start + length], scale[start : start + length]
+            slack = slacks[start % len(slacks) :][:length]
             count, excess = i32(0), f32(0)
             for i in range(length):
-                slack, scales[i] = unit(weights[i], bits[i], total, inverse, law)
-                count = i32(count + i32(slack > f32(0)))
-                excess = add_in_any_order(excess, slack)
+                slack[i], scales[i] = unit(weights[i], bits[i], total, inverse, law)
+                count = i32(count + i32(slack[i] > f32(0)))
+                excess = add_in_any_order(excess, max(slack[i], f32(0)))
             kept += count
             later += excess
         return kept, later

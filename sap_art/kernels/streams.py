@@ -12,7 +12,8 @@ import numpy as np
 
 from sap_art.kernels.lanes import compile_rows, philox, u32, uniform
 
-FIRST_ARRIVALS, TOP_UP, LATER_ARRIVALS = 0, 1 << 30, 1 << 31  # purposes; the attempt is added
+# Purposes; the attempt is added.
+FIRST_ARRIVALS, TOP_UP, LATER_ARRIVALS, ARRIVALS_AFTER_LOOK = 0, 1 << 30, 1 << 31, 3 << 30
 
 
 class Row(NamedTuple):
