@@ -46,6 +46,7 @@ def run(output: Path, *, images: int | None, tier: str | None) -> list[Result]:
     """Evaluate the controls that can be, compare, print and write the table."""
     from dataclasses import asdict
 
+    import torch
     from expectations import Results, judge
     from rich.console import Console
 
@@ -54,8 +55,9 @@ def run(output: Path, *, images: int | None, tier: str | None) -> list[Result]:
     from sap_art.record import write_json
 
     suite, expected = load(images=images, tier=tier)
+    torch.set_num_threads(1)  # each of the processes, as in sap-art bench
     with bar(Console(stderr=True)) as watch:
-        records = run_suite(suite, output=output, watch=watch)
+        records = run_suite(suite, output=output, workers=None, watch=watch)
     found = {control(entry.model): record for entry, record in zip(suite.entries, records, strict=True)}
     results = [judge(name, e, found, tier=suite.tier) for name, e in expected.items()]
     text = markdown(suite, results)
