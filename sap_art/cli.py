@@ -48,7 +48,7 @@ def bench(
         ),
     ] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(help="With --model: defence, such as sap:100; repeatable.")
+        list[str] | None, typer.Option(help="With --model: defence, such as sap:100 or sap:100@0-9; repeatable.")
     ] = None,
     tier: Annotated[str | None, typer.Option(help="Instead of the suite's: smoke, quick, full or audit.")] = None,
     data: Annotated[str | None, typer.Option(help="Data folder or FILE.npz; else SAP_ART_DATA, else bundled.")] = None,
@@ -134,7 +134,7 @@ def corruptions(
         str, typer.Option(help="Net by name, PACKAGE.MODULE:FUNCTION, FILE.py:FUNCTION or robustbench:ID.")
     ],
     output: Annotated[Path, typer.Option(help="Folder for corruptions/ and model_info/; that of bench will do.")],
-    policy: Annotated[str | None, typer.Option(help="Defence, such as sap:100.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Defence, such as sap:100 or sap:100@0-9.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder with CIFAR-10-C; else three corruptions that are one formula, a check.")
     ] = None,

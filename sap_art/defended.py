@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from sap_art import gradients
 from sap_art.kernels.weights import not_finite
-from sap_art.policies import Policy
+from sap_art.policies import AtSites, Policy
 from sap_art.sites import CONVOLUTIONS, DEFAULT_SITES, Site, SiteRule, SiteScope
 from sap_art.stochastic import StochasticModel, draw_logits, log_mean_prob, log_vote
 
@@ -31,7 +31,7 @@ class DefendedModel(StochasticModel):
 
     Args:
         net: deterministic (B, 3, H, W) in [0, 1] -> (B, C) logits; two models may share it.
-        policy: what is random, for example ``SAP(percent=100)``.
+        policy: what is random, for example ``SAP(percent=100)``; at some sites alone, ``AtSites(SAP(100), (0, 1))``.
         predictor: ``single`` (one draw), ``mean_prob`` (log of the mean softmax over ``draws`` draws) or ``vote``
             (log((v + 1/C) / (K + 1)) with v the votes of K = ``draws`` draws).
         draws: K, the draws of one prediction; 1 for ``single``.
@@ -41,7 +41,7 @@ class DefendedModel(StochasticModel):
 
     Raises:
         ValueError: unknown predictor or estimator, draws that do not fit the predictor, sites for weights, and in
-            ``forward`` a net in which no site was met.
+            ``forward`` a net in which no site was met, or one without a site that the policy names.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class DefendedModel(StochasticModel):
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The activations met by the last forward pass, in order of the calls, or the weight tensors it has drawn.
+        """The activations met by the last forward pass, in order of the calls, or the weight tensors; drawn or not.
 
         Raises:
             RuntimeError: before the first forward pass.
@@ -106,6 +106,8 @@ class DefendedModel(StochasticModel):
 
     def _with_drawn_maps(self, x: Tensor, gradient: str) -> tuple[Tensor, tuple[Site, ...]]:
         def visit(h: Tensor, site: Site) -> Tensor:
+            if not self._is_chosen(site):
+                return h
             generator = self.noise.stream(h.device, site.index, rows=len(h), batch=len(x))
             return gradients.apply(h, self.policy, generator, estimator=gradient)
 
@@ -116,6 +118,7 @@ class DefendedModel(StochasticModel):
                 f"no {self.policy.where} was met in {type(self.net).__name__}, so {self.policy.spec} would defend "
                 "nothing; name its activations with sites=DEFAULT_SITES.extended(...)"
             )
+        self._require_chosen(scope.sites)
         return logits, scope.sites
 
     def _with_drawn_weights(self, x: Tensor, gradient: str) -> tuple[Tensor, tuple[Site, ...]]:
@@ -127,12 +130,21 @@ class DefendedModel(StochasticModel):
                     "defend nothing"
                 )
             sites = tuple(Site(i, name, tuple(w.shape)) for i, (name, w) in enumerate(weights.items()))
-            drawn = {site.name: self._draw(weights[site.name], site, gradient) for site in sites}
+            self._require_chosen(sites)
+            chosen = filter(self._is_chosen, sites)
+            drawn = {site.name: self._draw(weights[site.name], site, gradient) for site in chosen}
             return cast(Tensor, functional_call(self.net, drawn, (x,))), sites
 
     def _draw(self, w: Tensor, site: Site, gradient: str) -> Tensor:
         generator = self.noise.shared_stream(w.device, site.index)
         return gradients.apply(w, self.policy, generator, estimator=gradient)
+
+    def _is_chosen(self, site: Site) -> bool:
+        return not isinstance(self.policy, AtSites) or site.index in self.policy.sites
+
+    def _require_chosen(self, sites: tuple[Site, ...]) -> None:
+        if isinstance(self.policy, AtSites):
+            self.policy.require_within(len(sites), type(self.net).__name__)
 
     def extra_repr(self) -> str:
         return f"policy={self.policy.spec}, predictor={self.predictor}, draws={self.draws}, gradient={self.gradient}"

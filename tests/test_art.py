@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from sap_art import SAP, AttackerView, DefendedModel, evaluate, wrap
 from sap_art.integrations.art import AttackView, SAPClassifier, SAPPreprocessor, defend
+from sap_art.policies import parse_policy
 from sap_art.sites import DEFAULT_SITES
 
 SHAPE, CLASSES = (3, 8, 8), 4
@@ -429,6 +430,10 @@ def test_params_change_the_defence(x: Tensor) -> None:
     assert classifier.policy == SAP(30, "poisson")
     classifier.set_params(policy="sap:70")
     assert (classifier.percent, classifier.sampler) == (70, "multinomial")
+    classifier.set_params(policy="sap:70@0")
+    classifier.set_params(percent=40)
+    assert classifier.policy == parse_policy("sap:40@0")
+    classifier.set_params(policy="sap:70")
     classifier.set_params(predictor="mean_prob", draws=4)
     assert (classifier.predictor, classifier.draws, classifier.percent) == ("mean_prob", 4, 70)
     classifier.set_params(seed=9, preprocessing=(0.4, 0.3))

@@ -392,6 +392,15 @@ def test_points_that_break_less_are_not_those_of_the_number(output: Path, tmp_pa
         submit(record_of(output), tmp_path / "new", paths=["external"])
 
 
+def test_sap_at_some_sites_has_no_mask_to_fix(output: Path, tmp_path: Path) -> None:
+    """The mask would be one of all sites."""
+    path = record_of(output)
+    change(path, defence={**json.loads(path.read_text())["defence"], "spec": "sap:5@0"})
+
+    with pytest.raises(Refused, match="no mask of SAP's to fix"):
+        submit(path, tmp_path / "new", paths=["fixed-mask"])
+
+
 def test_a_net_is_not_handed_in_with_a_number_that_is_not_its_own(output: Path, tmp_path: Path) -> None:
     """A better one, or that of the net under SAP."""
     change(record_of(output, PLAIN), metrics={k: {"value": 1.0, "low": 0.99, "high": 1.0} for k in ("clean", "T1")})

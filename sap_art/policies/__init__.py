@@ -1,5 +1,6 @@
 """What is made random in a net, and how: SAP and the paper's other defences, and their names on the command line."""
 
+from sap_art.policies.at_sites import AtSites
 from sap_art.policies.athalye import AthalyeSAP
 from sap_art.policies.base import ActivationPolicy, Affine, Policy, WeightPolicy, Where
 from sap_art.policies.dropout import DRO
@@ -19,6 +20,7 @@ __all__ = [
     "SWP",
     "ActivationPolicy",
     "Affine",
+    "AtSites",
     "AthalyeSAP",
     "Policy",
     "WeightPolicy",

@@ -1,10 +1,11 @@
-"""Policies as text, for suites and the command line: ``sap:100``, ``sap:50:bernoulli``, ``rna:0.1``."""
+"""Policies as text, for suites and the command line: ``sap:100``, ``sap:50:bernoulli``, ``rna:0.1@0-9``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sap_art.policies.at_sites import MARK, AtSites, parse_sites
 from sap_art.policies.athalye import AthalyeSAP
 from sap_art.policies.base import Policy
 from sap_art.policies.dropout import DRO
@@ -38,14 +39,27 @@ NAMES = tuple(_FORMS)
 
 
 def parse_policy(spec: str) -> Policy:
-    """The policy that ``spec`` names, written NAME:VALUE with options after further colons.
+    """The policy that ``spec`` names, written NAME:VALUE with options after further colons, at all sites or @SITES.
 
     >>> parse_policy("sap:50:bernoulli")
     SAP(percent=50.0, sampler='bernoulli', kernel='auto')
+    >>> parse_policy("rna:0.1@0-2,5")
+    AtSites(policy=RNA(sd=0.1), sites=(0, 1, 2, 5))
 
     Raises:
-        ValueError: unknown name, a value that is not a number, or one that the policy refuses.
+        ValueError: unknown name, a value that is not a number, or one that the policy refuses; sites that are none.
     """
+    text, mark, sites = spec.partition(MARK)
+    policy = _everywhere(text)
+    if not mark:
+        return policy
+    try:
+        return AtSites(policy, parse_sites(sites))
+    except ValueError as error:
+        raise ValueError(f"policy {spec!r}: {error}") from error
+
+
+def _everywhere(spec: str) -> Policy:
     name, *arguments = spec.split(":")
     if name not in _FORMS:
         raise ValueError(f"unknown policy {spec!r}; known: {', '.join(NAMES)} (for example sap:100)")

@@ -31,7 +31,7 @@ class SuiteEntry:
     def name(self) -> str:
         """File name of the record: letters, digits, dot, dash and underscore."""
         model = public_name(self.model)
-        text = model if self.policy is None else f"{model}:{self.policy}"
+        text = model if self.policy is None else f"{model}:{self.policy.replace(',', '_')}"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
 

@@ -10,7 +10,7 @@ from sap_art.attacker import AttackerView
 from sap_art.defended import DefendedModel
 from sap_art.foreign import wrap
 from sap_art.integrations.art.module import EstimatorModule
-from sap_art.policies import SAP, Policy, parse_policy
+from sap_art.policies import SAP, AtSites, Policy, parse_policy
 from sap_art.stochastic import StochasticModel
 
 DEFENCE = ("percent", "sampler", "policy", "predictor", "draws", "gradient")
@@ -59,7 +59,7 @@ def changed_model(model: StochasticModel, given: dict[str, Any]) -> DefendedMode
 
 
 def _policy(given: dict[str, Any], before: Policy) -> Policy:
-    """The policy that is asked for; what is left open of SAP is as ``before``."""
+    """The policy that is asked for; what is left open of SAP, its sites too, is as ``before``."""
     policy, sap = given.get("policy"), {name: given[name] for name in ("percent", "sampler") if name in given}
     if policy is not None and sap:
         raise ValueError(f"give either a policy or {' and '.join(sap)}, got both: policy {policy!r}, {sap}")
@@ -67,6 +67,8 @@ def _policy(given: dict[str, Any], before: Policy) -> Policy:
         return parse_policy(policy) if isinstance(policy, str) else policy
     if not sap:
         return before
+    if isinstance(before, AtSites) and isinstance(before.policy, SAP):
+        return AtSites(_policy(given, before.policy), before.sites)
     return SAP(**{**_sap(before), **sap})
 
 

@@ -37,7 +37,7 @@ def reason_against(path: str, record: Record) -> str | None:
         return f"RobustBench does not rank {record.norm} at {eps_text(record.eps)} on {record.data.set}"
     if path == NEW_MODEL and spec != "none":
         return f"{RULES}; {record.entry} is random ({spec})"
-    if path == FIXED_MASK and not spec.startswith("sap:"):
+    if path == FIXED_MASK and (not spec.startswith("sap:") or "@" in spec):
         return f"there is no mask of SAP's to fix in {record.entry} ({spec})"
     broken = [code for code in raised(record) if code in BREAKS_THE_RULES]
     if path in (NEW_MODEL, FIXED_MASK) and broken:
