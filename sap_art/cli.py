@@ -201,6 +201,16 @@ def game(
 def paper(
     output: Annotated[Path, typer.Option(help="Folder for paper.md and figures/; one for all figures.")],
     figure: Annotated[list[str] | None, typer.Option(help="1a, 1b, 1c, 2, 3, 4, 5 or 6; repeatable; else all.")] = None,
+    game: Annotated[
+        int | None,
+        typer.Option(
+            help="Instead of figures, the game of section 3 at this lambda / 255: 1, 2, 4, 8, 16, 32 or 64; leaves "
+            "game/lambda-N/payoff.json, which sap-art game reads."
+        ),
+    ] = None,
+    net: Annotated[
+        str | None, typer.Option(help="With --game: net of all its policies, dense (else), adv or dropout-RATE.")
+    ] = None,
     images: Annotated[int | None, typer.Option(help="First N test images; else the budget's.")] = None,
     budget: Annotated[str, typer.Option(help="quick: 256 images, for two cores; full: all, for a GPU.")] = "quick",
     checkpoints: Annotated[
@@ -219,12 +229,32 @@ def paper(
     from rich.console import Console
 
     from sap_art.paper.budgets import budget_named
+    from sap_art.paper.game import run_game
     from sap_art.paper.plots import INSTALL, plot
     from sap_art.paper.run import run_figures
     from sap_art.progress import bar
 
+    if game is not None and figure:
+        raise ValueError("--game computes no figure; leave out --figure")
+    if game is None and net is not None:
+        raise ValueError("--net needs --game: figures name their own nets")
     chosen = budget_named(budget).over(images)
     console = Console()
+    if game is not None:
+        with bar(console) as watch:
+            payoffs = run_game(
+                game,
+                role=net or "dense",
+                budget=chosen,
+                seed=seed,
+                output=output,
+                device=device,
+                source=data,
+                checkpoints=checkpoints,
+                watch=watch,
+            )
+        console.print(f"payoffs: {payoffs}; who should play what: sap-art game {payoffs.parent}", highlight=False)
+        return DONE
     with bar(console) as watch:
         results = run_figures(
             figure or [],

@@ -59,21 +59,34 @@ def run_figures(
         FileNotFoundError: no such folder of checkpoints.
     """
     figures = [figure_named(name) for name in names or FIGURES]
-    where = require_device(device)
-    x, y = data.load("cifar10", n=budget.images, source=source)
-    info = DataInfo(set=data.set_name("cifar10", source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
     found = {role: find_net(role, checkpoints=checkpoints) for role in roles_of(figures)}
     nets = {role: net for role, net in found.items() if isinstance(net, Net)}
-    spent = {**asdict(budget), "lambdas": list(budget.lambdas)}
-    settings = Settings(spent, info, seed, where.type, __version__)
-    store = Store.open(output, _manifest(settings))
-    _require_same_nets(_others(store.root, {figure.name for figure in figures}), nets)
-    for net in nets.values():
-        net.module.to(where)
-    work = Work(nets, x.to(where), y.to(where), budget, seed, store, watch or Watch())
+    work, settings = open_work(
+        nets, budget=budget, seed=seed, output=output, device=device, source=source, watch=watch or Watch()
+    )
+    _require_same_nets(_others(work.store.root, {figure.name for figure in figures}), nets)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         work.announce_all([curve for figure in figures for curve in figure.curves if curve.defender.role in nets])
         return [_finish(figure, work, found, settings) for figure in figures]
+
+
+def open_work(
+    nets: dict[str, Net], *, budget: Budget, seed: int, output: Path, device: str, source: str | None, watch: Watch
+) -> tuple[Work, Settings]:
+    """The images and nets of a run on its device, with the store in ``output``, and the settings it is kept under.
+
+    Raises:
+        ValueError: bad images or device, or an output folder of another run.
+    """
+    where = require_device(device)
+    x, y = data.load("cifar10", n=budget.images, source=source)
+    info = DataInfo(set=data.set_name("cifar10", source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
+    spent = {**asdict(budget), "lambdas": list(budget.lambdas)}
+    settings = Settings(spent, info, seed, where.type, __version__)
+    store = Store.open(output, _manifest(settings))
+    for net in nets.values():
+        net.module.to(where)
+    return Work(nets, x.to(where), y.to(where), budget, seed, store, watch), settings
 
 
 def _finish(figure: Figure, work: Work, found: dict[str, Net | Absent], settings: Settings) -> FigureResult:
@@ -107,7 +120,7 @@ def _compute(figure: Figure, work: Work, found: dict[str, Net | Absent], setting
         figure=figure.name,
         title=figure.title,
         settings=settings,
-        nets=[_net_info(role, work.nets[role]) for role in dict.fromkeys(curve.defender.role for curve in curves)],
+        nets=[net_info(role, work.nets[role]) for role in dict.fromkeys(curve.defender.role for curve in curves)],
         curves=[_curve(curve, figure, work) for curve in curves],
         differences=_differences(curves, work),
         missing=[MissingCurve(d.name, n.name, n.command) for d, n in absent.items() if isinstance(n, Absent)],
@@ -153,7 +166,8 @@ def _differences(curves: list[Curve], work: Work) -> list[Difference]:
     return found
 
 
-def _net_info(role: str, net: Net) -> NetInfo:
+def net_info(role: str, net: Net) -> NetInfo:
+    """What results say of a net."""
     return NetInfo(
         role=role,
         name=net.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +33,15 @@ Attack = Attacker | Literal["rdp-1", "clean"]
 """One of the paper's attacks, the worst case of RDP-1, or none: the clean images."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """A unit of the store: its key, whose model it runs, and the passes that it takes if no image falls early."""
+
+    key: str
+    defender: Defender
+    passes: int
+
+
 @dataclass
 class Work:
     """Scores on x (B, 3, H, W) in [0, 1], y (B,), by the nets of ``nets``, whatever is finished read from ``store``.
@@ -53,7 +63,7 @@ class Work:
     def model(self, defender: Defender) -> StochasticModel:
         """The defender as a random model; a net that nothing makes random, DWP's pruned one too, as it is."""
         if defender not in self._models:
-            net, seed = self.nets[defender.role].module, derive_seed(self.seed, self._place(defender))
+            net, seed = self.nets[defender.role].module, derive_seed(self.seed, self.place(defender))
             self._models[defender] = model_of(net, defender.policy, seed=seed)
         return self._models[defender]
 
@@ -61,7 +71,7 @@ class Work:
         """Scores at all radii of the attack, computed block by block where they are not there yet."""
         asked = (defender, attack)
         if asked not in self._scores:
-            units = [self._unit(defender, attack, block) for block in self._blocks(attack)]
+            units = [self._unit(defender, attack, block) for block in self.blocks(attack)]
             found = joined(units, self.y, per_example=self.model(defender).per_example)
             self._scores[asked] = found if attack == CLEAN else found.with_clean(self.scores(defender, CLEAN))
         return self._scores[asked]
@@ -72,36 +82,72 @@ class Work:
         for curve in curves:
             pairs |= {(curve.defender, CLEAN): None, (curve.defender, curve.attacker): None}
             pairs |= {(curve.defender, WORST): None}
+        self.announce([self._task(*pair, block) for pair in pairs for block in self.blocks(pair[1])])
+
+    def announce(self, tasks: Sequence[Task]) -> None:
+        """The same for these units."""
         left: dict[Defender, int] = {}
-        total = 0
-        for defender, attack in pairs:
-            for block in self._blocks(attack):
-                passes = self._passes(defender, attack, len(block))
-                total += passes
-                if not self.store.has(self._key(defender, attack, block)):
-                    left[defender] = left.get(defender, 0) + passes
-        self.watch.expect(total)
+        for task in tasks:
+            if not self.store.has(task.key):
+                left[task.defender] = left.get(task.defender, 0) + task.passes
+        self.watch.expect(sum(task.passes for task in tasks))
         if left:
             x, y = self.x[:BLOCK], self.y[:BLOCK]
             self.watch.forecast(
                 [Forecast(d.name, len(self.x), n, measure_rate(self.model(d), x, y)) for d, n in left.items()]
             )
 
-    def _blocks(self, attack: Attack) -> tuple[Tensor, ...]:
+    def blocks(self, attack: Attack) -> tuple[Tensor, ...]:
+        """The numbers of the images that the attack is run on, block by block."""
         images = self.budget.images_of(attack, len(self.x)) if isinstance(attack, Attacker) else len(self.x)
         return torch.arange(images).split(BLOCK)
 
-    def _unit(self, defender: Defender, attack: Attack, block: Tensor) -> Unit:
-        key, model = self._key(defender, attack, block), self.model(defender)
-        self.watch.announce(f"{defender.name}, {_name(attack)}, images {int(block[0])} to {int(block[-1])}")
-        with count_passes(model, self.watch.advance) as spent:
-            unit = self.store.unit(key, lambda: self._compute(defender, attack, block))
-        self.watch.advance(self._passes(defender, attack, len(block)) - spent.forwards - spent.backwards)
+    def unit(self, task: Task, what: str, compute: Callable[[], Unit]) -> Unit:
+        """The unit, read or computed, and the watch told of it."""
+        self.watch.announce(f"{task.defender.name}, {what}")
+        with count_passes(self.model(task.defender), self.watch.advance) as spent:
+            unit = self.store.unit(task.key, compute)
+        self.watch.advance(task.passes - spent.forwards - spent.backwards)
         return unit
+
+    def find(
+        self, defender: Defender, attack: Attack, block: Tensor, *, lambdas: Sequence[int], seed: int
+    ) -> dict[int, Tensor]:
+        """By radius, the points of an attack on a block of images; x itself for ``clean``."""
+        x, y, model = self.x[block], self.y[block], self.model(defender)
+        if attack == CLEAN:
+            return {0: x}
+        if isinstance(attack, Attacker):
+            return points(model, x, y, attack, lambdas=lambdas, seed=seed)
+        return worst_points(model, x, y, lambdas=lambdas, tier=TIERS[self.budget.tier], seed=seed)
+
+    def passes(self, defender: Defender, attack: Attack, lambdas: Sequence[int]) -> int:
+        """Forwards and backwards an image of ``find``, if it does not fall early."""
+        random = not self.model(defender).deterministic
+        if attack == CLEAN:
+            return 0
+        if isinstance(attack, Attacker):
+            gradients = {"noise": 0, "fgsm": 1, "iterative": max(lambdas)}[attack.kind]
+            return 2 * gradients * (attack.draws if random else 1)
+        return len(lambdas) * worst_passes(TIERS[self.budget.tier], random=random)
+
+    def report_draws(self, defender: Defender) -> int:
+        """Fresh draws that are made of each score: one of what is not random."""
+        return 1 if self.model(defender).deterministic else self.budget.report_draws
+
+    def place(self, defender: Defender) -> str:
+        """Where units of a defender lie: by the weights of its net and its policy."""
+        policy = (defender.policy or "none").replace(":", "-")
+        return f"{self.nets[defender.role].sha256[:12]}/{policy}"
+
+    def _unit(self, defender: Defender, attack: Attack, block: Tensor) -> Unit:
+        what = f"{name_of(attack)}, images {int(block[0])} to {int(block[-1])}"
+        return self.unit(self._task(defender, attack, block), what, lambda: self._compute(defender, attack, block))
 
     def _compute(self, defender: Defender, attack: Attack, block: Tensor) -> Unit:
         key, model, y = self._key(defender, attack, block), self.model(defender), self.y[block]
-        found = self._points(defender, attack, block)
+        lambdas, seed = self._lambdas(attack), derive_seed(self.seed, key, "attack")
+        found = self.find(defender, attack, block, lambdas=lambdas, seed=seed)
         return to_unit(
             {
                 lam: draw_scores(
@@ -111,39 +157,19 @@ class Work:
             }
         )
 
-    def _points(self, defender: Defender, attack: Attack, block: Tensor) -> dict[int, Tensor]:
-        """By radius, the points at which the defender is scored; no report draw has a part in them."""
-        x, y, model = self.x[block], self.y[block], self.model(defender)
-        if attack == CLEAN:
-            return {0: x}
-        seed = derive_seed(self.seed, self._key(defender, attack, block), "attack")
-        if isinstance(attack, Attacker):
-            return points(model, x, y, attack, lambdas=self._lambdas(attack), seed=seed)
-        return worst_points(model, x, y, lambdas=self._lambdas(attack), tier=TIERS[self.budget.tier], seed=seed)
-
     def _lambdas(self, attack: Attack) -> tuple[int, ...]:
         """Above 0, where there is nothing to attack."""
         found = self.budget.lambdas_of(attack) if isinstance(attack, Attacker) else self.budget.lambdas
         return tuple(lam for lam in found if lam)
 
-    def _place(self, defender: Defender) -> str:
-        policy = (defender.policy or "none").replace(":", "-")
-        return f"{self.nets[defender.role].sha256[:12]}/{policy}"
-
     def _key(self, defender: Defender, attack: Attack, block: Tensor) -> str:
-        return f"{self._place(defender)}/{_name(attack)}/{int(block[0]) // BLOCK:04d}"
+        return f"{self.place(defender)}/{name_of(attack)}/{int(block[0]) // BLOCK:04d}"
 
-    def _passes(self, defender: Defender, attack: Attack, images: int) -> int:
-        """Forwards and backwards of a unit, if no image falls early."""
-        random = not self.model(defender).deterministic
-        draws = self.budget.report_draws if random else 1
-        if attack == CLEAN:
-            return images * draws
+    def _task(self, defender: Defender, attack: Attack, block: Tensor) -> Task:
         lambdas = self._lambdas(attack)
-        if isinstance(attack, Attacker):
-            gradients = {"noise": 0, "fgsm": 1, "iterative": max(lambdas)}[attack.kind]
-            return images * (draws * len(lambdas) + 2 * gradients * (attack.draws if random else 1))
-        return images * len(lambdas) * (draws + worst_passes(TIERS[self.budget.tier], random=random))
+        scores = 1 if attack == CLEAN else len(lambdas)
+        passes = scores * self.report_draws(defender) + self.passes(defender, attack, lambdas)
+        return Task(self._key(defender, attack, block), defender, len(block) * passes)
 
 
 def model_of(net: nn.Module, policy: str | None, *, seed: int) -> StochasticModel:
@@ -155,5 +181,6 @@ def model_of(net: nn.Module, policy: str | None, *, seed: int) -> StochasticMode
     return DefendedModel(net, parsed, seed=seed)
 
 
-def _name(attack: Attack) -> str:
+def name_of(attack: Attack) -> str:
+    """As keys and pages have it."""
     return attack.name if isinstance(attack, Attacker) else attack
