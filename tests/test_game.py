@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from sap_art import wrap
 from sap_art.cli import main
-from sap_art.game import Payoffs, analyse, cross_evaluate, describe, exploitability, read, solve, write
+from sap_art.game import Payoffs, analyse, analysis, cross_evaluate, describe, exploitability, read, solve, write
 from sap_art.game.payoffs import HALVES
 from sap_art.threat import ThreatModel
 
@@ -184,6 +185,28 @@ def test_shared_draws_widen_the_interval() -> None:
     truth = math.sqrt(0.25 / 11 / 16 + 0.25 * 10 / 11 / 1600)  # two halves of eight draws, Beta(5, 5); 1,600 tosses
     assert (shared.high - shared.low) / 2 == pytest.approx(1.96 * truth, rel=0.3)
     assert plain.high - plain.low < 0.6 * (shared.high - shared.low)
+
+
+def test_the_bootstrap_is_cut_without_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit by bit, wherever the cuts are; and memory does not grow with the resamples of many draws."""
+    small = payoffs_of(MIXED, images=9, draws=70, seed=1, shared=True)
+    found: list[Floats] = []
+    for at_once in (10**9, 4000, 1):
+        monkeypatch.setattr(analysis, "AT_ONCE", at_once)
+        found.append(analysis.matrices_of(small, 1, seed=3))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+    monkeypatch.undo()
+    many = np.random.default_rng(1).integers(0, 2, (10, 2, 600))
+    attacks = tuple(map(str, range(10)))
+    payoffs = Payoffs(("swp:1",), attacks, 600, many.sum(-1)[None], {"swp:1": many})
+    monkeypatch.setattr(analysis, "AT_ONCE", 100_000)
+    tracemalloc.start()
+    analysis.matrices_of(payoffs, 0, seed=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 8_000_000  # 96 MB in one piece
 
 
 def test_certain_images_leave_uncertainty() -> None:

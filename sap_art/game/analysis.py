@@ -14,6 +14,8 @@ from sap_art.metrics import BOOTSTRAP, Z95, Estimate, mean_interval, resampled
 from sap_art.randomness import derive_seed
 
 Floats = NDArray[np.float64]
+AT_ONCE = 4_000_000
+"""Resampled draws that are in memory together, about: 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def analyse(payoffs: Payoffs, *, seed: int) -> GameReport:
     beside them, as an effect added to that of the images. The value's interval is never narrower than that of a mean
     (``metrics.mean_interval``), and each interval holds its value.
     """
-    halves = [_matrices(payoffs, number, seed=seed) for number in range(len(HALVES))]
+    halves = [matrices_of(payoffs, number, seed=seed) for number in range(len(HALVES))]
     groups = [group for group in (list(range(len(payoffs.policies))), payoffs.sap_policies) if group]
     ways = [_bounds(halves[0][0], halves[1], groups), _bounds(halves[1][0], halves[0], groups)]
     low, high = ((one + other) / 2 for one, other in zip(*ways, strict=True))
@@ -78,7 +80,7 @@ def best_single(matrix: Floats, among: Sequence[int]) -> int:
     return among[int(matrix[list(among)].min(1).argmax())]
 
 
-def _matrices(payoffs: Payoffs, half: int, *, seed: int) -> Floats:
+def matrices_of(payoffs: Payoffs, half: int, *, seed: int) -> Floats:
     """Payoffs of one half of the images: (1 + 2,000, P, A), the data first, then resamples."""
     rng = np.random.default_rng(derive_seed(seed, "game", half))
     shares = payoffs.shares[..., HALVES[half]]
@@ -86,11 +88,17 @@ def _matrices(payoffs: Payoffs, half: int, *, seed: int) -> Floats:
     weights = np.vstack([np.full(n, 1 / n), resampled(rng, n)])
     matrices = (weights @ shares.reshape(-1, n).T).reshape(-1, *shares.shape[:2])
     for policy, counts in payoffs.draw_correct.items():
-        rates, m = counts[:, half] / n, payoffs.draws  # (A, m)
-        times = rng.multinomial(m, np.full(m, 1 / m), (BOOTSTRAP, len(rates)))
-        effect = np.einsum("ram,am->ra", times, rates) / m - rates.mean(1)
-        matrices[1:, payoffs.policies.index(policy)] += effect
+        matrices[1:, payoffs.policies.index(policy)] += _draw_effects(rng, counts[:, half] / n)
     return matrices
+
+
+def _draw_effects(rng: np.random.Generator, rates: Floats) -> Floats:
+    """What resampling the draws of each attack adds to their mean: (A, m) -> (2,000, A); the same however it is cut."""
+    attacks, m = rates.shape
+    rows = max(1, AT_ONCE // rates.size)
+    sizes = [min(rows, BOOTSTRAP - first) for first in range(0, BOOTSTRAP, rows)]
+    times = (rng.multinomial(m, np.full(m, 1 / m), (size, attacks)) for size in sizes)
+    return np.concatenate([np.einsum("ram,am->ra", part, rates) for part in times]) / m - rates.mean(1)
 
 
 def _bounds(chosen: Floats, judged: Floats, groups: Sequence[list[int]]) -> tuple[Floats, Floats]:
