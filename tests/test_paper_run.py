@@ -30,12 +30,14 @@ from sap_art.paper.figures import (
     Defender,
     Figure,
 )
-from sap_art.paper.nets import Absent, Net, find_net
+from sap_art.paper.game import Game
+from sap_art.paper.nets import Absent, Net, find_net, roles_of
 from sap_art.paper.page import page
 from sap_art.paper.plots import plot
 from sap_art.paper.results import FigureResult
 from sap_art.paper.run import run_figures
 from sap_art.policies import DWP
+from sap_art.store import Store
 from sap_art.tiers import TIERS
 
 TINY = replace(BUDGETS["quick"], images=4, report_draws=3, lambdas=(0, 16), iterative_lambda=16)
@@ -226,6 +228,28 @@ def test_progress_adds_up(tmp_path: Path) -> None:
     assert len(units) == 9  # of three lines: clean, attacked, at worst
     compute(tmp_path / "out", "1a", watch=watch)
     assert len(forecasts) == 1
+
+
+def test_the_readme_has_the_forecast_of_the_full_form(tmp_path: Path) -> None:
+    """Passes of all figures, and of a game, on all 10,000 test images."""
+    net = find_net(DENSE.role)
+    assert isinstance(net, Net)
+    figures = list(FIGURES.values())
+    expected: list[int] = []
+    full = work.Work(
+        dict.fromkeys(roles_of(figures), net),
+        torch.zeros(10_000, 1),
+        torch.zeros(10_000),
+        BUDGETS["full"],
+        seed=0,
+        store=Store(tmp_path),
+        watch=Watch(expect=expected.append),
+    )
+    full.announce_all([curve for figure in figures for curve in figure.curves])
+    full.announce(Game(full, DENSE.role, 2).tasks())
+    readme = " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split())
+
+    assert f"{expected[0] / 1e6:,.0f} million passes, a game {expected[1] / 1e6:,.0f} million" in readme
 
 
 def test_a_net_is_looked_for_where_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def run_game(
     work, settings = open_work(
         {role: net}, budget=budget, seed=seed, output=output, device=device, source=source, watch=watch or Watch()
     )
-    game = _Game(work, role, lam)
+    game = Game(work, role, lam)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         work.announce(game.tasks())
         payoffs = game.payoffs()
@@ -76,7 +76,7 @@ def run_game(
     return write(payoffs, radius(lam), folder)
 
 
-class _Game:
+class Game:
     """The units of a game: the points of a strategy on a block of images, a defender's scores on those of all."""
 
     def __init__(self, work: Work, role: str, lam: int) -> None:
