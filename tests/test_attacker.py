@@ -128,7 +128,8 @@ def test_draws_in_one_batch_give_the_gradient_of_a_loop(estimator: str, kernel: 
         with view.seeded(9):
             values.append((loss_and_gradient(view, X, y, loss="ce").gradient, view.logits(X)))
 
+    rounding = 1e-5 * values[0][0].abs().max().item()  # small entries are sums of large terms of both signs
     for gradient, logits in values[1:]:
-        torch.testing.assert_close(gradient, values[0][0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradient, values[0][0], rtol=1e-4, atol=rounding)
         torch.testing.assert_close(logits, values[0][1], rtol=1e-4, atol=1e-5)
     assert values[0][0].flatten(1).any(1).all()
