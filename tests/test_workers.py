@@ -199,7 +199,10 @@ def test_passes_are_told_while_a_unit_is_in_work(nets: str, tmp_path: Path) -> N
 
 def command(*arguments: str) -> list[str]:
     """``sap-art bench`` on two images with two workers."""
-    start = "from sap_art.cli import main; main()"
+    # Where the tests run in the background, Ctrl-C may be ignored, and is by what they start.
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from sap_art.cli import main; main()"
+    )
     return [sys.executable, "-c", start, "bench", "--images", "2", "--workers", "2", *arguments]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from outcome import Against, Row, Section, compare
 from peers import bernoulli, multinomial
+from ratios import Against, Row, Section, compare
 from setting import Setting
 from timing import Work, race, using_threads
 from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from forward import NET, defended, input_gradient, load
-from outcome import Against, Section, compare
+from ratios import Against, Section, compare
 from setting import Setting
 from timing import Work, race
 from torch import Tensor

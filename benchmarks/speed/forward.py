@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from outcome import Against, Row, Section, compare
 from peers import NaiveSAP
+from ratios import Against, Row, Section, compare
 from setting import Setting
 from timing import Work, race
 from torch import Tensor, nn

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from draw import NAIVE, relu_of_normals
-from outcome import Against, Row, Section, compare
 from peers import CATEGORIES, multinomial
+from ratios import Against, Row, Section, compare
 from setting import Setting, Size
 from timing import Times, Work, race
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 from draw import relu_of_normals
-from outcome import Against, Row, Section, compare
+from ratios import Against, Row, Section, compare
 from setting import Setting
 from timing import Work, race
 from torch.nn import functional as F

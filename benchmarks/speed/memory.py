@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from forward import DENSE, NET, defended, evidence, input_gradient, load
-from outcome import Against, Section, compare
+from ratios import Against, Section, compare
 from setting import Setting
 from torch import Tensor, nn
 

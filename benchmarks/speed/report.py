@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from outcome import Case, Ratio, Row, Section, Spread
+from ratios import Case, Ratio, Row, Section, Spread
 from rich.table import Table
 
 SCHEMA = 1

@@ -14,7 +14,7 @@ import layer
 import memory
 import report
 import torch
-from outcome import Section
+from ratios import Section
 from rich.console import Console
 from setting import FULL, QUICK, Setting, environment
 

@@ -184,7 +184,7 @@ def test_a_truth_of_zero_is_shown_by_a_point(references: ModuleType, images: tup
     points = eot_apgd(view, x, y, ThreatModel("Linf", 8 / 255), seed=1, steps=50)
     names = [name for name, e in expected.items() if e.truth == 0]
 
-    assert len(names) == 12
+    assert len(names) == 13
     for name in names:
         model = wrap(zoo.load_model(f"{CONTROLS / 'models.py'}:{name}"))
         assert evaluate(model, points, y, draws=4, seed=1).accuracy == 0, name
