@@ -70,11 +70,11 @@ def run(job: Job) -> Findings:
     calibration = {"clean": calibrated("clean", on_clean)}  # while worst points are scored elsewhere
     if job.tier.curve and "noise" in columns:
         calibration["noise"] = calibrated("noise", columns["noise"])
+    state = checks.state_between_calls(job, finished)
     worst = evaluation(job, of_worst)
     calibration["adversarial"] = calibrated("adversarial", worst)
     told = told_right(job, finished)
-    moves = checks.really_deterministic(job, {**columns, "worst case": worst})
-    state = moves or checks.state_between_calls(job, finished)
+    state = checks.really_deterministic(job, {**columns, "worst case": worst}) or state
     curve, monotone = checks.along_the_curve(job)
     large_eps = checks.large_eps(job)
     convergence, converged = budgets.vary(job, finished, worst)
