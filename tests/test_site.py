@@ -29,7 +29,6 @@ from sap_art.site.rows import rows_of
 from sap_art.site.svg import inline
 from sap_art.suites import load as load_suite
 
-pytest.importorskip("matplotlib")
 COMMITTED = Path(__file__).parents[1] / "leaderboard" / "site"
 
 

@@ -20,7 +20,6 @@ from sap_art.site.ranking import Ranking
 from sap_art.site.reading import Entry
 from sap_art.site.rows import rows_of
 
-pytest.importorskip("matplotlib")
 CONTROL, DOWN, ESCAPE = "\ue009", "\ue015", "\ue00c"
 
 
