@@ -74,6 +74,18 @@ class Adapts(Net):
         return super().forward(x + 0.5 - self.mean)
 
 
+class Turns(Net):
+    """Another net from its 50th call on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) * (1.0 if self.calls < 50 else -1.0)
+
+
 class Noisy(Net):
     """Random numbers that no seed controls, around an offset that grows by ``drift`` a call."""
 
@@ -109,7 +121,7 @@ def raised(module: nn.Module, folder: Path) -> dict[str, Flag]:
     return {flag.code: flag for flag in protocol.run(job).flags if flag.state == "raised"}
 
 
-@pytest.mark.parametrize("module", [Remembers(near=0.15), Adapts()])
+@pytest.mark.parametrize("module", [Remembers(near=0.15), Adapts(), Turns()])
 def test_a_model_that_no_longer_answers_as_it_did_is_unreliable(module: nn.Module, tmp_path: Path) -> None:
     assert "before the first one" in raised(module, tmp_path)[CODE].evidence
 
