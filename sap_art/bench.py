@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy
 import torch
-from torch import Tensor
 
-from sap_art import __version__, data, kernels, per_image, portfolio, protocol
+from sap_art import data, per_image, portfolio, protocol, provenance
 from sap_art.attacks.cost import count_passes
 from sap_art.blueprint import Blueprint, Images
-from sap_art.entries import Entry, fingerprint
+from sap_art.distributed import OnRay, RayCluster, require_shippable
+from sap_art.entries import Entry
 from sap_art.forecast import Forecast, forecast_entry
 from sap_art.integrations.robustbench.export import export
 from sap_art.models import Loader
 from sap_art.protocol.assemble import to_record
-from sap_art.protocol.job import Executor, InProcess
+from sap_art.protocol.job import Executor, InProcess, UnitError
 from sap_art.record import DataInfo, Record, write_json
+from sap_art.results import PLAN, Place, others
 from sap_art.store import Store
-from sap_art.suites import Suite
+from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS
 from sap_art.workers import Workers, cores
 
 WORK_OF_A_WORKER = 15.0
 """Seconds of one core: four times what a process takes to start."""
+LONGEST_NOTE = 1000
+"""Letters of a text in a sidecar, at most."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What a run tells: before it works what is left to do, then passes expected in all, done, and what it is doing."""
+    """What a run tells: before it works what is left to do, then passes expected in all, done, and what it is doing.
+
+    ``note`` hears what people should know: what was damaged, what has changed, what is tried again.
+    """
 
     forecast: Callable[[list[Forecast]], None] = lambda left: None
     expect: Callable[[int], None] = lambda passes: None
     advance: Callable[[int], None] = lambda passes: None
     announce: Callable[[str], None] = lambda stage: None
+    note: Callable[[str], None] = lambda text: None
+
+
+class EntryError(RuntimeError):
+    """Entries have no record, for a unit failed without which there is none; the others have theirs."""
 
 
 def run_suite(
@@ -53,37 +59,73 @@ def run_suite(
     device: str = "cpu",
     source: str | None = None,
     workers: int | None = 1,
+    cluster: RayCluster | None = None,
+    retry_failed: bool = False,
     watch: Watch | None = None,
 ) -> list[Record]:
     """Evaluate every entry of ``suite`` and leave ``records/``, their ``.run.json`` and ``model_info/`` in ``output``.
 
     Models are named as for ``models.Loader``. A second call with the same arguments goes on where the first stopped;
-    finished entries are read.
+    finished entries are read. With other entries, or entries that have changed, those alone are computed.
 
     Args:
         workers: processes, each with as many threads as torch has here; 1 computes in this one, None takes one a core
             where there is work enough. Records do not depend on it.
+        cluster: Ray, for units on its cores or GPUs in place of processes of this machine; records do not depend on it
+            either, on machines of one kind.
+        retry_failed: whether units that failed in an earlier run are tried again; else they stay failed.
 
     Raises:
-        ValueError: bad images, labels, nets, policies or device, several workers on a GPU, or an output folder of
-            another run; before any work. Later, a model that a worker cannot make again.
-        workers.WorkerError: a worker was killed.
+        ValueError: bad images, labels, nets, policies, device or cluster, several workers on a GPU, or an output
+            folder of another run, or in use; before any work. Later, a model that a worker cannot make again, or a
+            node with other versions.
+        ImportError: there is a cluster, and Ray is not installed; before any work.
+        workers.WorkerError: a worker was killed, or Ray lost a unit too often.
+        EntryError: in the end, if there are entries of which nothing can be said.
     """
     plan = Blueprint(suite, TIERS[suite.tier], source, device, output)
-    _require_workers(workers, plan.where)
+    _require_workers(workers, plan, cluster)
     images, load = plan.images(), Loader()
     ids = data.ids_sha256(images.x.cpu(), images.y.cpu())
     info = DataInfo(set=data.set_name(suite.dataset, source=source), n=len(images.x), ids_sha256=ids)
     entries = [plan.entry(chosen, images, load) for chosen in suite.entries]
-    store = Store.open(output, _manifest(suite, info, entries, images.x))
-    run = _Run(plan, images, info, store, watch or Watch())
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        left = [entry for entry in entries if not store.finished(entry.name)]
+    manifest = provenance.manifest(suite, info, images.x)
+    found = {entry.name: provenance.determinants(entry, manifest, plan.tier, images.x) for entry in entries}
+    watch, notes = watch or Watch(), list[str]()
+
+    def tell(text: str) -> None:
+        notes.append(text)
+        watch.note(text)
+
+    with (
+        Store.open(output, manifest, tell=tell, name_of=name_of) as store,
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        places = {name: Place(store, name, determinants) for name, determinants in found.items()}
+        if removed := others(store, places):
+            tell(f"{', '.join(removed)}: no entry of this suite, so left as it is")
+        for place in places.values():
+            place.tell_changes()
+            if retry_failed:
+                place.forget_failures()
+        finished = {name: record for name, place in places.items() if (record := place.record()) is not None}
+        run = _Run(plan, images, info, places, finished, watch, notes)
+        left = [entry for entry in entries if entry.name not in finished]
         forecast = [forecast_entry(entry, images.x, passes=run.passes(entry)) for entry in left]
-        workers = workers or _worth_starting(forecast, plan.where)
-        run.begin(entries, [replace(entry, rate=entry.rate * workers) for entry in forecast])
-        with Workers(plan, workers) if left and workers > 1 else nullcontext(InProcess()) as executor:
-            return [run.finish(entry, executor, workers=workers) for entry in entries]
+        with ExitStack() as stack:
+            on_ray = None
+            if left and cluster is not None:
+                require_shippable(left)
+                on_ray = stack.enter_context(OnRay(plan, images, cluster))
+            workers = on_ray.slots if on_ray else workers or _worth_starting(forecast, plan.where)
+            run.announce(entries, [replace(f, rate=f.rate * workers) for f in forecast], workers=workers)
+            local = stack.enter_context(Workers(plan, workers)) if left and workers > 1 and not on_ray else InProcess()
+            return run.finish_all(entries, on_ray or local, workers=workers)
+
+
+def name_of(entry: dict[str, Any]) -> str:
+    """Of an entry in ``suite.json``."""
+    return SuiteEntry(entry["model"], entry["policy"]).name
 
 
 def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
@@ -92,8 +134,6 @@ def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
     Raises:
         ValueError: a policy that is unknown or given twice.
     """
-    from sap_art.suites import SuiteEntry
-
     entries = [SuiteEntry(model), *(SuiteEntry(model, policy) for policy in policies)]
     return replace(suite, name=f"{suite.name} with --model", entries=entries)
 
@@ -105,34 +145,56 @@ class _Run:
     plan: Blueprint
     images: Images
     info: DataInfo
-    store: Store
+    places: dict[str, Place]
+    finished: dict[str, Record]
     watch: Watch
+    notes: list[str]
 
     def passes(self, entry: Entry) -> int:
         """Forecast for one entry."""
         tier, threat = self.plan.tier, self.plan.suite.threat()
         return portfolio.expected_passes(entry.model, tier, threat, images=self.info.n, classes=entry.classes)
 
-    def begin(self, entries: list[Entry], left: list[Forecast]) -> None:
-        """Tell what there is to do."""
+    def announce(self, entries: list[Entry], left: list[Forecast], *, workers: int) -> None:
+        """Tell what there is to do, and leave it for ``sap-art status``."""
         if left:
             self.watch.forecast(left)
-        self.watch.expect(sum(map(self.passes, entries)))
+        passes = {entry.name: self.passes(entry) for entry in entries}
+        self.watch.expect(sum(passes.values()))
+        store = self.places[entries[0].name].store
+        planned = {name: {"place": self.places[name].name, "passes": n} for name, n in passes.items()}
+        write_json({"workers": workers, "entries": planned}, store.work / PLAN)
+
+    def finish_all(self, entries: list[Entry], executor: Executor, *, workers: int) -> list[Record]:
+        """The records; an entry that has none does not keep the others from theirs."""
+        records: list[Record] = []
+        failed: list[str] = []
+        for entry in entries:
+            try:
+                records.append(self.finish(entry, executor, workers=workers))
+            except UnitError as error:
+                failed.append(str(error))
+        if failed:
+            raise EntryError(f"no record, for a unit failed that it needs; --retry-failed tries again: {failed}")
+        return records
 
     def finish(self, entry: Entry, executor: Executor, *, workers: int) -> Record:
         """The record of one entry, read or computed and written."""
-        passes, path = self.passes(entry), self.store.records / f"{entry.name}.json"
-        if self.store.finished(entry.name):
+        passes, place = self.passes(entry), self.places[entry.name]
+        if entry.name in self.finished:
             self.watch.advance(passes)
-            return Record.read(path)
-        made = [0]
+            return self.finished[entry.name]
+        made, noted = [0], len(self.notes)
 
         def advance(more: int) -> None:
             made[0] += more
             self.watch.advance(more)
 
+        place.begin()
         job = replace(
             self.plan.job(entry, self.images),
+            store=place.store,
+            place=place.name,
             executor=executor,
             announce=lambda stage: self.watch.announce(f"{entry.name}: {stage}"),
             advance=advance,
@@ -142,16 +204,24 @@ class _Run:
             found = protocol.run(job)
             record = to_record(job, found, self.info)
         self.watch.advance(passes - made[0])
-        sidecar = _run_info(job.x.device, seconds=time.perf_counter() - start, workers=workers)
-        write_json(sidecar, self.store.records / f"{entry.name}.run.json")
+        folder = place.store.records
         seen = per_image.collect(job.x, found.worst_points, clean=found.clean, worst=found.worst)
-        seen.write(self.store.records / f"{entry.name}{per_image.SUFFIX}")
-        export(record, self.store.root)
-        record.write(self.store.records)
+        run = provenance.run_info(job.x.device, seconds=time.perf_counter() - start, workers=workers)
+        run |= place.took(job.planned)
+        if self.notes[noted:]:
+            run["notes"] = "; ".join(self.notes[noted:])[:LONGEST_NOTE]
+        write_json(run, folder / f"{entry.name}.run.json")
+        images = seen.write(folder / f"{entry.name}{per_image.SUFFIX}")
+        place.seal([images, export(record, place.store.root), record.write(folder)])
         return record
 
 
-def _require_workers(workers: int | None, device: torch.device) -> None:
+def _require_workers(workers: int | None, plan: Blueprint, cluster: RayCluster | None) -> None:
+    if cluster is not None:
+        cluster.require(plan.device)
+        if workers not in (None, 1):
+            raise ValueError(f"with a cluster its size is the number of workers, got workers={workers}")
+    device = plan.where
     if workers is not None and (workers < 1 or (workers > 1 and device.type != "cpu")):
         raise ValueError(f"workers must be at least 1, and 1 on a GPU, got {workers} on {device.type}")
 
@@ -162,33 +232,3 @@ def _worth_starting(left: list[Forecast], device: torch.device) -> int:
         return 1
     seconds = 3600 * sum(entry.hours(gpus=1) for entry in left)
     return max(1, min(cores(), int(seconds / WORK_OF_A_WORKER)))
-
-
-def _manifest(suite: Suite, images: DataInfo, entries: list[Entry], x: Tensor) -> dict[str, Any]:
-    """What must be the same for finished work to be taken up again; models by what they compute, not by their name."""
-    return {
-        **asdict(suite),
-        "data": asdict(images),
-        "models": {entry.name: fingerprint(entry.model, x) for entry in entries},
-        "device": x.device.type,
-        "threads": torch.get_num_threads(),
-        "version": __version__,
-    }
-
-
-def _run_info(device: torch.device, *, seconds: float, workers: int) -> dict[str, Any]:
-    """What may differ between two runs of one computation."""
-    return {
-        "seconds": round(seconds, 1),
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "workers": workers,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "kernel": kernels.describe(device),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "sap_art": __version__,
-    }

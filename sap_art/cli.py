@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sap_art import process
+from sap_art.untrusted import visible
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="The suite's or run's file may name code to run, and checkpoints anywhere: you trust it."
+    ),
+]
+
+DONE, ATTACK_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 CORE_INCOMPLETE = REFUSED = WORKER_DIED = NET_MISSING = STALE = 1
 
 
 def main() -> None:
-    """Run ``sap-art``; status 0 done, 1 as the command says (an attack failed), 2 bad input, 130."""
+    """Run ``sap-art``; status 0 done, 1 as the command says (an attack failed), 2 bad input, 130, 143 by SIGTERM."""
     process.prepare()
+    process.end_at_sigterm()
     try:
         status = app(standalone_mode=False)
     except typer.TyperException as error:
-        typer.echo(f"sap-art: {error}; see sap-art --help", err=True)
+        typer.echo(f"sap-art: {visible(error)}; see sap-art --help", err=True)
         status = BAD_INPUT
     except ChildProcessError as error:
-        typer.echo(f"sap-art: {error}", err=True)
+        typer.echo(f"sap-art: {visible(error)}", err=True)
         status = WORKER_DIED
     except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"sap-art: {error}", err=True)
+        typer.echo(f"sap-art: {visible(error)}", err=True)
         status = BAD_INPUT
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    if status == INTERRUPTED:
+    except process.Terminated:
+        status = TERMINATED
+    if status in (INTERRUPTED, TERMINATED):
         typer.echo("sap-art: interrupted; the same command goes on where it stopped", err=True)
     sys.exit(status if isinstance(status, int) else DONE)
 
@@ -59,7 +70,18 @@ def bench(
         int | None,
         typer.Option(min=1, help="Processes of one thread each; else one a core of the CPU. Results are the same."),
     ] = None,
+    executor: Annotated[
+        str, typer.Option(help="local: processes of this machine; ray: the cores or GPUs of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the Ray cluster; else RAY_ADDRESS, else Ray on this machine alone.")
+    ] = None,
+    gpus_per_task: Annotated[float | None, typer.Option(help="Of a unit on Ray, above 0 and up to 1 (else).")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed in an earlier run; else it stays failed.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each flag saw, why, and what to do.")] = False,
+    trust_code: TrustCode = False,
 ) -> int:
     """Attack every entry of a suite and say what it is worth: a table here, records in OUTPUT."""
     from dataclasses import replace
@@ -68,33 +90,60 @@ def bench(
     from rich.console import Console
 
     from sap_art import suites, table
-    from sap_art.bench import run_suite, with_entries
+    from sap_art.bench import EntryError, run_suite, with_entries
     from sap_art.devices import require_device
+    from sap_art.distributed import chosen_cluster
     from sap_art.explain import explain as explanation
     from sap_art.progress import bar
+    from sap_art.record import write_text
 
-    chosen = suites.load(suite)
+    chosen = suites.load(suite, trust_code=trust_code or model is not None)  # its entries are replaced then
     if model is not None:
         chosen = with_entries(chosen, model, policy or [])
     elif policy:
         raise ValueError("--policy needs --model: a suite names its own entries")
     given = {name: value for name, value in (("tier", tier), ("images", images), ("eps", eps)) if value is not None}
     chosen = replace(chosen, **given)
+    cluster = chosen_cluster(executor, address, gpus_per_task)
+    if cluster is not None:
+        cluster.require(device)
     if require_device(device).type == "cpu":
         torch.set_num_threads(1)  # whatever the machine: the bits of a record depend on the threads
     console = Console()
-    with bar(console) as watch:
-        records = run_suite(chosen, output=output, device=device, source=data, workers=workers, watch=watch)
-    (output / "table.md").write_text(table.markdown(records), encoding="utf-8")
+    try:
+        with bar(console) as watch:
+            records = run_suite(
+                chosen,
+                output=output,
+                device=device,
+                source=data,
+                workers=workers,
+                cluster=cluster,
+                retry_failed=retry_failed,
+                watch=watch,
+            )
+    except EntryError as error:
+        typer.echo(f"sap-art: {error}", err=True)
+        return ATTACK_FAILED
+    write_text(table.markdown(records), output / "table.md")
     console.print(table.terminal(records))
     if explain:
         text = "\n\n".join(map(explanation, records))
-        console.print(f"\n{text}\n", markup=False, emoji=False, highlight=False)
+        console.print(f"\n{visible(text)}\n", markup=False, emoji=False, highlight=False)
     console.print(f"records: {output / 'records'}", highlight=False)
     errors = [f"{r.entry}: {a.id}: {a.error}" for r in records for a in r.attacks if a.error]
     for line in errors:
-        typer.echo(f"sap-art: attack failed: {line}", err=True)
+        typer.echo(f"sap-art: attack failed: {visible(line)}", err=True)
     return ATTACK_FAILED if any(record.verdict == "failed" for record in records) else DONE
+
+
+@app.command()
+def status(output: Annotated[Path, typer.Argument(help="OUTPUT of sap-art bench, while that is at work too.")]) -> int:
+    """Say what of a run is done, running, failed and left, and how long that will take at most."""
+    from sap_art.status import read_status
+
+    typer.echo(str(read_status(output)))
+    return DONE
 
 
 @app.command()
@@ -106,25 +155,25 @@ def forecast(
     rate: Annotated[
         float | None, typer.Option(help="Passes a second of the machine that is meant; else this one is measured.")
     ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Of an hour of one device, in any currency.")] = None,
     data: Annotated[str | None, typer.Option(help="Data folder or FILE.npz; else SAP_ART_DATA, else bundled.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    trust_code: TrustCode = False,
 ) -> int:
     """Say what a suite will take if no image can be dropped; an upper bound, most images fall early."""
     from dataclasses import replace
 
     from sap_art import suites
-    from sap_art.forecast import forecast_suite
+    from sap_art.forecast import forecast_suite, summary
 
-    chosen = suites.load(suite)
+    chosen = suites.load(suite, trust_code=trust_code)
     given = {name: value for name, value in (("tier", tier), ("images", images)) if value is not None}
     chosen = replace(chosen, **given)
-    total = 0.0
-    for found in forecast_suite(chosen, device=device, source=data, rate=rate):
-        hours = found.hours(gpus=gpus)
-        total += hours
-        typer.echo(f"{found.entry}: {found.passes:,} passes at {found.rate:,.0f} a second: {hours:.2f} h")
+    found = forecast_suite(chosen, device=device, source=data, rate=rate)
+    for entry in found:
+        typer.echo(entry.line(gpus=gpus))
     devices = f"{gpus} x {device}" if rate is None else f"{gpus} of that rate"
-    typer.echo(f"{chosen.name}, {chosen.images} images, on {devices}: at most {total:.2f} h")
+    typer.echo(f"{chosen.name}, {chosen.images} images, on {devices}: {summary(found, gpus=gpus, price=price)}")
     return DONE
 
 
@@ -224,60 +273,19 @@ def paper(
 
     Status 1 if a line is left out, for its net has no checkpoint: the page names it, and the command that trains it.
     """
-    from importlib.util import find_spec
-
-    from rich.console import Console
-
     from sap_art.paper.budgets import budget_named
-    from sap_art.paper.game import run_game
-    from sap_art.paper.plots import INSTALL, plot
-    from sap_art.paper.run import run_figures
-    from sap_art.progress import bar
+    from sap_art.paper.command import draw, play
 
     if game is not None and figure:
         raise ValueError("--game computes no figure; leave out --figure")
     if game is None and net is not None:
         raise ValueError("--net needs --game: figures name their own nets")
     chosen = budget_named(budget).over(images)
-    console = Console()
+    where: dict[str, Any] = {"output": output, "device": device, "data": data, "checkpoints": checkpoints}
     if game is not None:
-        with bar(console) as watch:
-            payoffs = run_game(
-                game,
-                role=net or "dense",
-                budget=chosen,
-                seed=seed,
-                output=output,
-                device=device,
-                source=data,
-                checkpoints=checkpoints,
-                watch=watch,
-            )
-        console.print(f"payoffs: {payoffs}; who should play what: sap-art game {payoffs.parent}", highlight=False)
+        play(game, role=net or "dense", budget=chosen, seed=seed, **where)
         return DONE
-    with bar(console) as watch:
-        results = run_figures(
-            figure or [],
-            budget=chosen,
-            seed=seed,
-            output=output,
-            device=device,
-            source=data,
-            checkpoints=checkpoints,
-            watch=watch,
-        )
-    missing = [(result.figure, curve) for result in results for curve in result.missing]
-    for name, curve in missing:
-        typer.echo(
-            f"sap-art: figure {name}: no {curve.defender}: no checkpoint of {curve.net}: {curve.command}", err=True
-        )
-    if find_spec("matplotlib") is None:
-        typer.echo(f"no plots: {INSTALL}; then the same command draws them")
-    else:
-        for result in results:
-            plot(result, output / "figures")
-    console.print(f"page: {output / 'paper.md'}", highlight=False)
-    return NET_MISSING if missing else DONE
+    return DONE if draw(figure or [], budget=chosen, seed=seed, **where) else NET_MISSING
 
 
 @app.command()
@@ -313,6 +321,7 @@ def submit(
     force: Annotated[bool, typer.Option("--force", help="Hand in what is unreliable, with a footnote.")] = False,
     data: Annotated[str | None, typer.Option(help="Images of the run: folder or FILE.npz, as in bench.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    trust_code: TrustCode = False,
 ) -> int:
     """Write what can honestly be handed in for an entry, to our table and to RobustBench; status 1 if it is refused."""
     from sap_art.integrations.robustbench.submission import Refused, find_record
@@ -322,15 +331,22 @@ def submit(
     try:
         found = find_record(entry, records)
         bundle = write_bundle(
-            found, to, paths=path or None, force=force, source=data, device=device, load_model=Loader()
+            found,
+            to,
+            paths=path or None,
+            force=force,
+            source=data,
+            device=device,
+            load_model=Loader(),
+            trust_code=trust_code,
         )
     except Refused as refusal:
-        typer.echo(f"sap-art: refused: {refusal}", err=True)
+        typer.echo(f"sap-art: refused: {visible(refusal)}", err=True)
         return REFUSED
     for name, what in bundle.written.items():
         typer.echo(f"{bundle.folder / name}: {what}")
     for name, why in bundle.left_out.items():
-        typer.echo(f"not {name}: {why}")
+        typer.echo(f"not {name}: {visible(why)}")
     return DONE
 
 
@@ -344,12 +360,13 @@ def site(
 ) -> int:
     """Build the leaderboard, a static site that needs no network; the same records give the same bytes."""
     from rich.console import Console
+    from rich.markup import escape
 
     from sap_art.site import build
 
     console = Console()
     with console.status("reading records") as status:
-        files = build.render(records, watch=lambda entry: status.update(f"drawing {entry}"))
+        files = build.render(records, watch=lambda entry: status.update(f"drawing {escape(entry)}"))
     if check:
         if differing := build.stale(files, output):
             typer.echo(f"sap-art: site is stale: {', '.join(differing[:5])}{' ...' if differing[5:] else ''}", err=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sap_art import cifar
+from sap_art.untrusted import require_no_bomb, shortened
 
 CLASS_NAMES = {
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -152,15 +153,18 @@ def _read_packed(path: Path) -> Arrays:
 
 
 def _read_npz(path: Path | Traversable) -> Arrays:
+    if isinstance(path, Path):
+        require_no_bomb(path, what="an archive of images")
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             keys: list[str] = sorted(getattr(archive, "files", []))
-            arrays = {key: archive[key] for key in ("images", "labels") if key in keys}
+            found = {key: archive[key] for key in ("images", "labels") if key in keys}
     except Exception as error:  # whatever numpy and zipfile make of damaged bytes
         raise ValueError(f"cannot read {path}: {error}; it is damaged or was not made by numpy.savez") from error
+    arrays = {key: value for key, value in found.items() if isinstance(value, np.ndarray)}  # else it is no .npy inside
     if len(arrays) < 2:
-        raise ValueError(f"{path} must have the keys images and labels, got {keys}")
+        raise ValueError(f"{path} must have the keys images and labels, got {shortened(keys, 200)}")
     images, labels = arrays["images"], arrays["labels"]
     problem = _image_problem(images) or _label_problem(labels, count=len(images))
     if problem:

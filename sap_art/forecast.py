@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,6 +22,8 @@ from sap_art.integrations.robustbench import build
 from sap_art.integrations.robustbench.facts import CLASSES
 from sap_art.models import robustbench_id
 from sap_art.policies import parse_policy
+from sap_art.portfolio import Stage, Work
+from sap_art.schedule import Step, list_schedule
 from sap_art.stochastic import StochasticModel
 from sap_art.suites import Suite
 from sap_art.tiers import TIERS
@@ -47,7 +49,40 @@ class Forecast:
         return self.passes / self.rate / gpus / 3600
 
 
-def forecast_suite(suite: Suite, *, device: str, source: str | None, rate: float | None) -> list[Forecast]:
+@dataclass(frozen=True)
+class Staged:
+    """A forecast with the stages of its work, which wait for each other, and the bytes that it leaves on disk."""
+
+    forecast: Forecast
+    stages: list[Stage]
+    bytes: int
+
+    def hours(self, *, gpus: int) -> float:
+        """On so many devices, which stand idle where there are fewer units that may be begun."""
+        return list_schedule(steps_of(self.stages, rate=self.forecast.rate), machines=gpus).end / 3600
+
+    def line(self, *, gpus: int) -> str:
+        """For people."""
+        found = self.forecast
+        return f"{found.entry}: {found.passes:,} passes at {found.rate:,.0f} a second: {self.hours(gpus=gpus):.2f} h"
+
+
+def summary(found: Sequence[Staged], *, gpus: int, price: float | None) -> str:
+    """Hours of all entries, one after the other, the share in which devices work, cost and storage, in words."""
+    hours = sum(entry.hours(gpus=gpus) for entry in found)
+    work = sum(entry.forecast.hours(gpus=gpus) for entry in found)
+    cost = "" if price is None else f", a cost of {hours * gpus * price:,.2f}"
+    storage = sum(entry.bytes for entry in found) / 1e9
+    return f"at most {hours:.2f} h, {100 * work / hours:.0f} % of them at work{cost}, {storage:.2f} GB of storage"
+
+
+def steps_of(stages: Sequence[Stage], *, rate: float) -> list[Step]:
+    """Stages as steps of a schedule, on devices that make ``rate`` passes a second."""
+    number = {stage.name: n for n, stage in enumerate(stages)}
+    return [Step([unit / rate for unit in s.units], [number[before] for before in s.after]) for s in stages]
+
+
+def forecast_suite(suite: Suite, *, device: str, source: str | None, rate: float | None) -> list[Staged]:
     """What each entry of the suite takes; models of RobustBench's zoo need no checkpoint, random weights are as fast.
 
     Args:
@@ -64,17 +99,18 @@ def forecast_suite(suite: Suite, *, device: str, source: str | None, rate: float
     where = require_device(device)
     x, y = (t.to(where) for t in data.load(suite.dataset, n=_rows(suite.images, where), source=source))
     zoo_net = cache(lambda zoo_id: nn.Identity() if rate else build(zoo_id, seed=suite.seed).to(where))
-    found: list[Forecast] = []
+    found: list[Staged] = []
     for e in suite.entries:
         if (zoo_id := robustbench_id(e.model)) is not None:
             model, classes = _under_policy(zoo_net(zoo_id), e.policy), CLASSES
         else:
             entry = make_entry(e.name, e.model, e.policy, x=x, y=y, seed=suite.seed, device=where)
             model, classes = entry.model, entry.classes
-        passes = portfolio.expected_passes(
-            model, TIERS[suite.tier], suite.threat(), images=suite.images, classes=classes
-        )
-        found.append(Forecast(e.name, suite.images, passes, rate or measure_rate(model, x, y)))
+        work = Work(model, TIERS[suite.tier], suite.threat(), suite.images, classes)
+        stages = portfolio.stages(work)
+        passes = round(sum(stage.passes for stage in stages))
+        forecast = Forecast(e.name, suite.images, passes, rate or measure_rate(model, x, y))
+        found.append(Staged(forecast, stages, portfolio.expected_bytes(work, pixels=x[0].numel())))
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sap_art.untrusted import shortened
+
 SCHEMA = 1
 """Goes up when a record of the number before would be refused, or mean something else; then ``UPGRADES`` grows too."""
 
@@ -20,7 +22,7 @@ def upgrade(found: Any) -> dict[str, Any]:
     """
     number = found.get("schema") if isinstance(found, dict) else None
     if type(number) is not int:
-        raise ValueError(f"schema must be a whole number up to {SCHEMA}, got {number!r}")
+        raise ValueError(f"schema must be a whole number up to {SCHEMA}, got {shortened(repr(number))}")
     if number > SCHEMA:
         raise ValueError(f"schema {number} is that of a newer version, this one reads up to {SCHEMA}: update sap-art")
     for step in range(number, SCHEMA):

@@ -8,8 +8,7 @@ from torch import nn
 
 from sap_art import zoo
 from sap_art.integrations import robustbench
-
-ROBUSTBENCH = "robustbench:"
+from sap_art.references import ROBUSTBENCH
 
 
 class Loader:

@@ -5,19 +5,21 @@ The right draws of every image, by which entries are compared in pairs, and eigh
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from sap_art.evaluation import Evaluation
+from sap_art.files import write_file
 from sap_art.store import tensor_sha256
+from sap_art.untrusted import read_tensors, shortened
 
 SUFFIX = ".images.safetensors"
 SHOWN = 8
@@ -61,10 +63,7 @@ class PerImage:
         shown = self.examples
         images = (shown.clean, shown.clean_votes, shown.index, shown.label, shown.worst, shown.worst_votes)
         tensors = dict(zip(EXAMPLES, images, strict=True))
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(save({"clean_right": _pack(self.clean), "worst_right": _pack(self.worst), **tensors}))
-        os.replace(part, path)
-        return path
+        return write_file(save({"clean_right": _pack(self.clean), "worst_right": _pack(self.worst), **tensors}), path)
 
     @classmethod
     def read(cls, path: Path, *, images: int, counts_sha256: str | None) -> PerImage:
@@ -73,10 +72,7 @@ class PerImage:
         Raises:
             ValueError: a damaged file, or one of another record; the message names file and field.
         """
-        try:
-            found = load(path.read_bytes())
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        found = read_tensors(path, what="what an evaluation saw image by image")
         _require_fit(path, found, images)
         clean, worst = (_unpack(found[name], images) for name in ("clean_right", "worst_right"))
         clean_image, clean_votes, index, label, worst_image, worst_votes = (found[name] for name in EXAMPLES)
@@ -136,19 +132,43 @@ def _require_fit(path: Path, found: dict[str, Tensor], images: int) -> None:
     """Everything is there, in the shapes and types that ``collect`` gives; raises ValueError."""
     expected = {"clean_right", "worst_right", *EXAMPLES}
     if expected != set(found):
-        raise ValueError(
-            f"{path}: must hold {', '.join(sorted(expected))}, got {', '.join(sorted(found)) or 'nothing'}"
-        )
+        got = shortened(", ".join(sorted(found)) or "nothing", 400)
+        raise ValueError(f"{path}: must hold {', '.join(sorted(expected))}, got {got}")
+    for name, problem in chain(_of_draws(found, images), _of_examples(found, images)):  # the first ends it
+        raise ValueError(f"{path}: {name} must be {problem}, got {found[name].dtype} {tuple(found[name].shape)}")
+    for name, problem in _of_votes(found):
+        raise ValueError(f"{path}: {name} must be {problem}")
+
+
+def _of_draws(found: dict[str, Tensor], images: int) -> Iterator[tuple[str, str]]:
     for name in ("clean_right", "worst_right"):
         bits = found[name]
         if bits.dtype != torch.uint8 or bits.ndim != 2 or not len(bits) or bits.shape[1] != -(-images // 8):
-            raise ValueError(f"{path}: {name} must be bits of {images} images, got {bits.dtype} {tuple(bits.shape)}")
+            yield name, f"bits of {images} images"
+
+
+def _of_examples(found: dict[str, Tensor], images: int) -> Iterator[tuple[str, str]]:
+    whole = {"index": 1, "label": 1, "clean_votes": 2, "worst_votes": 2}
+    if odd := [name for name, ndim in whole.items() if found[name].dtype != torch.int64 or found[name].ndim != ndim]:
+        yield odd[0], f"{whole[odd[0]]}-d whole numbers"
+        return
     k, shape = len(found["index"]), tuple(found["clean_image"].shape)
-    pixels = [found["clean_image"], found["worst_image"]]
-    if any(p.dtype != torch.uint8 or p.ndim != 4 or p.shape[:2] != (k, 3) or tuple(p.shape) != shape for p in pixels):
-        raise ValueError(f"{path}: clean_image and worst_image must be uint8 ({k}, 3, H, W), got {shape}")
-    whole = [found[name] for name in ("index", "label", "clean_votes", "worst_votes")]
-    if any(t.dtype != torch.int64 or len(t) != k or t.ndim != d for t, d in zip(whole, (1, 1, 2, 2), strict=True)):
-        raise ValueError(f"{path}: index, label and votes must be whole numbers for each of {k} images")
-    if whole[0].numel() and (whole[0].min() < 0 or whole[0].max() >= images):
-        raise ValueError(f"{path}: index must be below {images}")
+    for name in ("label", "clean_votes", "worst_votes"):
+        if len(found[name]) != k:
+            yield name, f"those of {k} images"
+    for name in ("clean_image", "worst_image"):
+        pixels = found[name]
+        like = tuple(pixels.shape) == shape and shape[:2] == (k, 3)
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or not like or not all(shape[2:]):
+            yield name, f"uint8 ({k}, 3, H, W)"
+    for name, most in (("index", images), ("label", found["clean_votes"].shape[1])):
+        if k and not 0 <= found[name].min() <= found[name].max() < most:
+            yield name, f"from 0 to {most - 1}"
+
+
+def _of_votes(found: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    classes = found["clean_votes"].shape[1]
+    for name, right in (("clean_votes", "clean_right"), ("worst_votes", "worst_right")):
+        votes, draws = found[name], len(found[right])
+        if votes.shape[1] != classes or (votes < 0).any() or (votes.sum(1) != draws).any():
+            yield name, f"{draws} draws over {classes} classes for each image"

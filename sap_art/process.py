@@ -5,9 +5,26 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
+import threading
+from types import FrameType
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names in glibc's malloc.h
 _KEPT = 1 << 30
+
+
+class Terminated(BaseException):
+    """SIGTERM came: the process is to end as after Ctrl-C, with what it holds put back."""
+
+
+def end_at_sigterm() -> None:
+    """Have SIGTERM raise ``Terminated`` in the main thread, the only one that can ask for it."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def prepare() -> None:

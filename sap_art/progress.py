@@ -41,6 +41,7 @@ def bar(console: Console) -> Generator[Watch]:
             expect=lambda passes: progress.update(task, total=passes),
             advance=lambda passes: progress.advance(task, passes),
             announce=announce,
+            note=lambda text: console.print(f"note: {text}", highlight=False, markup=False),
         )
 
 

@@ -7,11 +7,11 @@ out (they go into ``<entry>.run.json``), so the same computation writes the same
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sap_art.files import write_file
 from sap_art.migrations import SCHEMA, upgrade
 from sap_art.record_parts import (
     STRICT,
@@ -34,6 +34,7 @@ from sap_art.record_parts import (
     Value,
     Verdict,
 )
+from sap_art.untrusted import file_name, read_json, validated
 
 PROTOCOL = "RDP-1"
 
@@ -92,8 +93,12 @@ class Record:
     notes: list[str] = field(default_factory=list[str])
 
     def write(self, folder: Path) -> Path:
-        """Write ``folder/<entry>.json`` by rename; the same record gives the same bytes."""
-        return write_json(_without_none(asdict(self)), folder / f"{self.entry}.json")
+        """Write ``folder/<entry>.json`` by rename; the same record gives the same bytes.
+
+        Raises:
+            ValueError: an entry that is no name of a file.
+        """
+        return write_json(_without_none(asdict(self)), folder / file_name(self.entry, ".json"))
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -102,11 +107,9 @@ class Record:
         Raises:
             ValueError: the file is no record that this version can read; the message names file and fields.
         """
-        from pydantic import TypeAdapter
-
+        found = read_json(path, what="a valid record")
         try:
-            found = upgrade(json.loads(path.read_bytes()))
-            return TypeAdapter(cls).validate_json(json.dumps(found))
+            return validated(cls, upgrade(found))
         except ValueError as error:
             raise ValueError(f"{path} is not a valid record: {error}") from error
 
@@ -118,11 +121,7 @@ def write_json(value: dict[str, Any], path: Path) -> Path:
 
 def write_text(text: str, path: Path) -> Path:
     """Write a file by rename, its folder made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-    return path
+    return write_file(text.encode(), path)
 
 
 def _without_none(value: Any) -> Any:

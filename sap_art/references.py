@@ -14,6 +14,11 @@ from types import ModuleType
 
 from torch import nn
 
+USERS = "sap_art_user_"
+"""How the names of modules begin that were read from users' files."""
+ROBUSTBENCH = "robustbench:"
+"""Before the id of a net of RobustBench's: no code of a user's, for all its colon."""
+
 
 def call_reference(reference: str) -> nn.Module:
     """Import what is before the colon and call what is behind it, without arguments.
@@ -45,7 +50,7 @@ def _neighbours_of(path: Path) -> Generator[None, None, None]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    name = f"sap_art_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    name = f"{USERS}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)

@@ -8,6 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,8 @@ from sap_art.randomness import Place, Stream, derive_seed, make_stream
 MAX_BATCH_CPU, MAX_BATCH_GPU = 64, 512
 
 Result = TypeVar("Result")
+
+_HALVED: ContextVar[Callable[[int], object]] = ContextVar("_HALVED", default=lambda rows: None)
 
 
 class _Scope(threading.local):
@@ -235,6 +238,17 @@ def halving(rows: int, work: Callable[[int], Result]) -> Result:
                 raise
         rows //= 2  # here, where nothing holds the tensors of the failed pass any more
         torch.cuda.empty_cache()
+        _HALVED.get()(rows)
+
+
+@contextmanager
+def hear_halving(hear: Callable[[int], object]) -> Generator[None]:
+    """Within, ``hear`` is told the rows a pass each time that ``halving`` has to do with fewer."""
+    token = _HALVED.set(hear)
+    try:
+        yield
+    finally:
+        _HALVED.reset(token)
 
 
 def log_mean_prob(logits: Tensor) -> Tensor:

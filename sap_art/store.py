@@ -1,76 +1,182 @@
-"""Where work lies: finished units of one run, written by rename, so that an interrupted run goes on where it was."""
+"""Where work lies: finished units of one run, each whole or not there, so that an interrupted run goes on where it was.
+
+- ``suite.json``: what the run is, as it was first begun.
+- ``work/<place>/<unit>.safetensors``: a finished unit, with the SHA-256 of the file in its header.
+- ``work/<place>/<unit>.run.json``: what it took, and what it depends on.
+- ``work/<place>/<unit>.failed.json``: what a unit died of that is not tried again by itself.
+- ``work/<place>/<unit>.safetensors.<random>.part``: a unit in work, or one that was killed.
+- ``records/``: results.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from sap_art.files import LOCK, PART, locked, replacing
 from sap_art.record import write_json
+from sap_art.untrusted import read_json
 
 Unit = dict[str, Tensor]
 
+SUFFIX, FAILED, RUN = ".safetensors", ".failed.json", ".run.json"
+BLANK = b"0" * 64
+"""Stands for the SHA-256 of a unit's file while that is computed."""
+ENTRIES = "entries"
+"""What ``suite.json`` lists under this name may come and go; all else must be the same from run to run."""
+
+
+class Failure(NamedTuple):
+    """What a unit died of: the type and the message of the error."""
+
+    kind: str
+    message: str
+
 
 class Store:
-    """The output folder of one run: ``suite.json`` says which, ``work/`` holds its units, ``records/`` its results."""
+    """The output folder of one run; ``tell`` hears of damaged units, which are computed again."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, tell: Callable[[str], None] = lambda text: None) -> None:
         self.root = root
         self.records = root / "records"
+        self.work = root / "work"
+        self.tell = tell
 
     @classmethod
-    def open(cls, root: Path, manifest: Mapping[str, Any]) -> Store:
-        """The store in ``root`` for the run that ``manifest`` describes; made if it is new, resumed if it is the same.
+    @contextmanager
+    def open(
+        cls,
+        root: Path,
+        manifest: Mapping[str, Any],
+        *,
+        tell: Callable[[str], None] = lambda text: None,
+        name_of: Callable[[Any], object] = str,
+    ) -> Generator[Store]:
+        """Within, the store in ``root`` for the run that ``manifest`` describes, and for no other process.
+
+        It is made if it is new and resumed if it is the same. Its ``entries`` may be others: those that were there
+        stay in the list behind them, unless ``name_of`` has the same name for one of these.
 
         Raises:
-            ValueError: the folder holds another run's results, or something else; nothing in it is touched.
+            ValueError: the folder holds another run's results, or something else, or is in use; nothing is touched.
         """
-        path = root / "suite.json"
-        if path.exists():
-            _require_same(json.loads(path.read_text(encoding="utf-8")), dict(manifest), root)
-        elif root.exists() and (not root.is_dir() or any(p.suffix != ".part" for p in root.iterdir())):
-            raise ValueError(f"{root} is not empty and holds no results of ours; choose another --output")
-        else:
-            write_json(dict(manifest), path)
-        return cls(root)
+        _require_ours(root, manifest)
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root):
+            store, before = cls(root, tell=tell), _require_ours(root, manifest)
+            store._sweep()
+            now = _joined(before, manifest, name_of)
+            if now != before:
+                write_json(now, root / "suite.json")
+            yield store
 
     def unit(self, key: str, compute: Callable[[], Unit]) -> Unit:
         """The tensors of the unit ``key``: read if they were finished before, else computed and written by rename."""
-        if self.has(key):
-            return self.read(key)
-        unit, path = compute(), self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in unit.items()}))
-        os.replace(part, path)
+        unit = self.find(key)
+        if unit is not None:
+            return unit
+        with replacing(self.path(key)) as write:
+            write(sealed(compute()))
         return self.read(key)
+
+    def find(self, key: str) -> Unit | None:
+        """The unit, None if it is not finished: so is a damaged one, which is told of and removed."""
+        try:
+            return unsealed(self.path(key).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            self.tell(f"unit {key} was damaged ({error}): computed again")
+            self.path(key).unlink(missing_ok=True)
+            return None
 
     def read(self, key: str) -> Unit:
         """The tensors of the finished unit ``key``; raises ValueError if its file is damaged."""
-        path = self._path(key)
+        path = self.path(key)
         try:
-            return load(path.read_bytes())
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it to have it computed again") from error
+            return unsealed(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error})") from error
 
     def has(self, key: str) -> bool:
-        """Whether the unit ``key`` was finished before."""
-        return self._path(key).exists()
+        """Whether the unit ``key`` was finished before; its file has not been looked into."""
+        return self.path(key).exists()
 
-    def _path(self, key: str) -> Path:
-        return self.root / "work" / f"{key}.safetensors"
+    def path(self, key: str, suffix: str = SUFFIX) -> Path:
+        """Where the unit ``key`` lies, or with another suffix what is known of it."""
+        return self.work / f"{key}{suffix}"
+
+    def fail(self, key: str, failure: Failure) -> None:
+        """Remember what the unit ``key`` died of: it is not tried again until ``forget_failures``."""
+        write_json(failure._asdict(), self.path(key, FAILED))
+
+    def failure(self, key: str) -> Failure | None:
+        """What the unit ``key`` died of; None if it did not, or if nobody can read what of."""
+        try:
+            found = read_json(self.path(key, FAILED), what="a failed unit")
+            return Failure(str(found["kind"]), str(found["message"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def forget_failures(self, place: str) -> int:
+        """Have failed units below ``work/<place>`` tried again; how many there are."""
+        paths = list((self.work / place).rglob(f"*{FAILED}"))
+        for path in paths:
+            path.unlink()
+        return len(paths)
 
     def finished(self, entry: str) -> bool:
         """Whether the record of ``entry`` is there."""
         return (self.records / f"{entry}.json").exists()
+
+    def _sweep(self) -> None:
+        """Remove what a killed run was writing."""
+        folders = [self.work, self.records, self.root / "model_info"]
+        for part in [*self.root.glob(f"*{PART}"), *(p for folder in folders for p in folder.rglob(f"*{PART}"))]:
+            part.unlink(missing_ok=True)
+
+
+def sealed(unit: Unit) -> bytes:
+    """The unit as a safetensors file whose header holds, as ``sha256``, that of the file with zeros in its place."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in unit.items()}
+    content = save(tensors, metadata={"sha256": BLANK.decode()})
+    at = _seal(content)
+    return content[:at] + _sha256(content).encode() + content[at + len(BLANK) :]
+
+
+def unsealed(content: bytes) -> Unit:
+    """The unit in such a file; raises ValueError if a single bit of it is not as it was written."""
+    at = _seal(content)
+    blank = content[:at] + BLANK + content[at + len(BLANK) :]
+    if content[at : at + len(BLANK)] != _sha256(blank).encode():
+        raise ValueError("its content is not that of its SHA-256")
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """What ``suite.json`` says; raises ValueError if there is none, or if it is damaged."""
+    path = root / "suite.json"
+    try:
+        found = read_json(path, what="what a run is")
+    except FileNotFoundError as error:
+        raise ValueError(f"{root} is no output folder of sap-art: it has no suite.json") from error
+    except (ValueError, NotADirectoryError) as error:
+        raise ValueError(f"{path} is damaged ({error}): put a copy back, or choose another --output") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (no object): put a copy back, or choose another --output")
+    return found
 
 
 def tensor_sha256(*tensors: Tensor) -> str:
@@ -88,11 +194,39 @@ def weights_sha256(net: nn.Module) -> str:
     return hashlib.sha256("".join(name + tensor_sha256(value) for name, value in state).encode()).hexdigest()
 
 
-def _require_same(before: dict[str, Any], now: dict[str, Any], root: Path) -> None:
-    now = json.loads(json.dumps(now))
-    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _seal(content: bytes) -> int:
+    """Where the digest begins: metadata come first in the header."""
+    before = b'{"__metadata__":{"sha256":"'
+    if content[8 : 8 + len(before)] != before:
+        raise ValueError("it has no SHA-256")
+    return 8 + len(before)
+
+
+def _joined(before: Mapping[str, Any] | None, manifest: Mapping[str, Any], name_of: Callable[[Any], object]) -> Any:
+    """The manifest as JSON has it, with the entries that the folder had before after its own."""
+    now = json.loads(json.dumps(dict(manifest)))
+    if before is not None and ENTRIES in now:
+        names = {name_of(entry) for entry in now[ENTRIES]}
+        now[ENTRIES] += [entry for entry in before.get(ENTRIES, []) if name_of(entry) not in names]
+    return now
+
+
+def _require_ours(root: Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest that is there, None in a new folder; raises ValueError for another run's, or somebody's."""
+    if not (root / "suite.json").exists():
+        if root.exists() and (not root.is_dir() or any(p.name != LOCK and p.suffix != PART for p in root.iterdir())):
+            raise ValueError(f"{root} is not empty and holds no results of ours; choose another --output")
+        return None
+    before, now = read_manifest(root), json.loads(json.dumps(dict(manifest)))
+    keys = (before.keys() | now.keys()) - {ENTRIES}
+    differing = sorted(key for key in keys if before.get(key) != now.get(key))
     if differing:
         raise ValueError(
             f"{root} holds the results of another run, which differs in: {', '.join(differing)}; "
             "choose another --output, or delete that folder"
         )
+    return before

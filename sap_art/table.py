@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sap_art.untrusted import visible
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -34,15 +36,17 @@ def rows(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 def terminal(records: Sequence[Record]) -> Table:
     """The table as rich prints it, turned round: one column an entry, so that it fits a terminal."""
     from rich.table import Table
+    from rich.text import Text
 
     header, cells = rows(records)
-    table = Table(title=caption(records), title_justify="left", title_style="")
+    table = Table(title=Text(visible(caption(records))), title_justify="left", title_style="")
     table.add_column(header[0])
     for row in cells:
-        table.add_column(row[0], justify="right", overflow="fold")
+        table.add_column(Text(visible(row[0])), justify="right", overflow="fold")
     for number, title in enumerate(header[1:], start=1):
         style = "bold" if title == WORST else ""
-        table.add_row(title, *(row[number] for row in cells), style=style, end_section=title in SECTIONS)
+        texts = [Text(visible(text)) for text in (title, *(row[number] for row in cells))]  # a name is no markup
+        table.add_row(*texts, style=style, end_section=title in SECTIONS)
     return table
 
 

@@ -20,6 +20,7 @@ from sap_art.networks import build, initialise
 from sap_art.policies import DRO
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.recipes import Recipe, fgsm, perturb
+from sap_art.untrusted import require_no_bomb
 
 Images = tuple[Tensor, Tensor]
 
@@ -184,16 +185,21 @@ def _save_state(run: _Run, path: Path) -> None:
 def _resume(run: _Run, path: Path) -> None:
     if not path.exists():
         return
+    require_no_bomb(path, what="the state of a training run")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
+        settings, epoch = state["settings"], state["epoch"]
     except Exception as error:  # whatever a damaged archive makes torch raise
         raise ValueError(f"{path} is damaged ({error}); delete it to start again") from error
-    if state["settings"] != run.settings:
+    if settings != run.settings:
         raise ValueError(
-            f"{path} belongs to a run with settings {state['settings']}, asked for {run.settings}; "
+            f"{path} belongs to a run with settings {settings}, asked for {run.settings}; "
             "use another --output or delete it"
         )
-    run.net.load_state_dict(state["net"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.schedule.load_state_dict(state["schedule"])
-    run.epoch = state["epoch"]
+    try:
+        run.net.load_state_dict(state["net"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.schedule.load_state_dict(state["schedule"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to start again") from error
+    run.epoch = epoch

@@ -83,17 +83,18 @@ class Workers:
         self._begin()
 
     def result(self, job: Job, call: Call) -> Unit:
-        self.submit(job, [call])
-        while not job.store.has(call.key):
+        while (unit := job.store.find(call.key)) is None:
             future = self._futures.get(call.key)
-            if future is not None and future.done():
+            if future is not None and future.done() and not job.store.has(call.key):
                 with self._alive():
                     death = future.result()
                 if death is not None:
                     raise UnitError(call.key, death.kind, death.message)
-                break
+                self._asked.discard(call.key)  # it was damaged after it was finished
+                del self._futures[call.key]
+            self.submit(job, [call])
             self._look(job)
-        return job.store.read(call.key)
+        return unit
 
     def _look(self, job: Job) -> None:
         """Wait for a moment, or until something is finished, and tell what was done meanwhile."""
@@ -137,7 +138,7 @@ class Workers:
             ) from error
 
 
-def pack(task: Task) -> bytes:
+def pack(task: object) -> bytes:
     """The task for ``pickle.loads``, its tensors as arrays: views without what they are views of."""
     file = io.BytesIO()
     _Pickler(file).dump(task)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from sap_art.networks import ARCHITECTURES, build
 from sap_art.references import call_reference
+from sap_art.untrusted import read_json, read_tensors, require_no_bomb, shortened
 
 ASSETS = Path(__file__).parent / "assets"
 TORCH_SUFFIXES = (".pt", ".pth", ".th")
@@ -112,6 +111,8 @@ def load_weights(net: nn.Module, path: Path | str) -> None:
     ``net`` may be on the meta device. Raises ValueError, with ``net`` as it was, when names or shapes differ.
     """
     own, given = cast("dict[str, Tensor]", net.state_dict()), _read_weights(_existing(path))
+    if odd := {key for key, value in given.items() if not _is_plain(value)}:
+        raise ValueError(f"{path} must hold dense tensors of real values, got another kind: {_some(odd)}")
     counters = {key for key in own if key.endswith("num_batches_tracked")}  # absent in files of torch < 0.4.1
     problems = {
         "missing": own.keys() - given.keys() - counters,
@@ -137,10 +138,7 @@ def load_model(reference: str, *, folder: Path = ASSETS) -> nn.Module:
 
 def read_card(path: Path) -> Card:
     """The card in a JSON file; raises ValueError, naming what is missing or of the wrong type."""
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a card: {error}") from error
+    content = read_json(path, what="a card")
     fields = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     wrong = [key for key, types in CARD_TYPES.items() if not isinstance(fields.get(key), types)]
     if wrong:
@@ -185,26 +183,26 @@ def _existing(path: Path | str) -> Path:
 
 
 def _some(keys: set[str]) -> str:
-    names = ", ".join(sorted(keys)[:SHOWN_KEYS])
+    names = ", ".join(map(shortened, sorted(keys)[:SHOWN_KEYS]))
     return names if len(keys) <= SHOWN_KEYS else f"{names} and {len(keys) - SHOWN_KEYS} more"
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_tensors(path, what="a checkpoint", most=None)
     if path.suffix in TORCH_SUFFIXES:
         return _unwrapped(_read_torch(path), path)
     raise ValueError(f"cannot read {path}; a checkpoint ends in {', '.join(SUFFIXES)}")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(path.read_bytes())
-    except Exception as error:  # SafetensorError and whatever the conversion makes of a strange header
-        raise ValueError(f"{path} is cut short or no safetensors file: {error}") from error
+def _is_plain(value: Tensor) -> bool:
+    """Neither sparse, quantised, complex, of a subclass, nor without values."""
+    kind = type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided and value.device.type == "cpu"
+    return kind and not value.is_quantized and not value.is_complex()
 
 
 def _read_torch(path: Path) -> Any:
+    require_no_bomb(path, what="a checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the legacy format lets damage through as any type at all

@@ -622,7 +622,8 @@ The defence itself answers for images only. On their way the attacks that are **
 defence raises a ValueError that says how to scale, and names the attack view. The view answers them, as ART's own
 classifier does and as `defend(classifier, policy="none")` does, where nothing is defended. Attacks that want
 probabilities refuse logits themselves, with an error: give them `attack_view(probabilities=True)`, which has no
-gradient. "—" is for other models. How ART's own tests end on the defence says `benchmarks/art/own_tests.py`.
+gradient. "—" is for other models. How ART's own tests end on the defence, test by test and
+why: [`own-tests.md`](../benchmarks/art/results/own-tests.md), by `benchmarks/art/own_tests.py`.
 
 | attack | norm or kind | needs | on ART's own classifier | on the attack view | on the defence itself | remark |
 | --- | --- | --- | --- | --- | --- | --- |

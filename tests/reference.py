@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -246,3 +247,19 @@ class NoisyLinear(nn.Module):
         noise = torch.randn(flat.shape, device=x.device)
         score = flat @ self.w + self.b + self.sigma * (noise * flat).sum(1)
         return torch.stack([torch.zeros_like(score), score], 1)
+
+
+def one_draw_tail(right: Sequence[Sequence[bool]]) -> Fraction:
+    """Share of the ways to pick one draw an image that leave it as far from the others as the last draw is.
+
+    (m + 1, B) -> a fraction; all (m + 1)^B ways are looked at.
+    """
+    ways = list(itertools.product(range(len(right)), repeat=len(right[0])))
+    total, others = sum(map(sum, right)), len(right) - 1
+
+    def far(way: Sequence[int]) -> Fraction:
+        one = sum(right[draw][image] for image, draw in enumerate(way))
+        return abs(one - Fraction(total - one, others))
+
+    last = far([others] * len(right[0]))
+    return Fraction(sum(far(way) >= last for way in ways), len(ways))

@@ -18,6 +18,8 @@ PASSED = ("passed", "")
 UNEQUAL = ("failure", "AssertionError: Arrays are not equal Mismatched elements: 3 / 10")
 LUCK = ("failure", "AssertionError")
 DOUBLE = ("failure", "RuntimeError: Input type (double) and bias type (float) should be the same")
+DOUBLE_ROWS = ("failure", "RuntimeError: mat1 and mat2 must have the same dtype, but got Double and Float")
+REMOVED = ("failure", "AttributeError: `np.Inf` was removed in the NumPy 2.0 release. Use `np.inf` instead.")
 NO_SITE = ("failure", "ValueError: no activation was met in Model, so sap:100 would defend nothing")
 LEAVES = ("failure", "ValueError: inputs lie in [0, 3], outside clip_values [0, 1]: scale them")
 
@@ -44,12 +46,17 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
         ((UNEQUAL, LUCK, LUCK, LUCK), {"off": "UNEXPECTED"}),
         ((PASSED, PASSED, UNEQUAL, UNEQUAL), {"on": "UNEXPECTED", "fixed": "UNEXPECTED"}),
         ((PASSED, PASSED, PASSED, UNEQUAL), {"fixed": "UNEXPECTED"}),
-        ((UNEQUAL, UNEQUAL, PASSED, UNEQUAL), {"on": "SINGLE_ANSWERS"}),
+        ((UNEQUAL, UNEQUAL, PASSED, UNEQUAL), {"on": "PASSES"}),
+        ((LUCK, LUCK, LUCK, PASSED), {"fixed": "PASSES"}),
+        ((REMOVED, REMOVED, REMOVED, PASSED), {"fixed": "UNEXPECTED"}),
+        ((DOUBLE_ROWS, PASSED, PASSED, PASSED), {"off": "CAST"}),
+        ((DOUBLE_ROWS, REMOVED, REMOVED, REMOVED), {"off": "CAST"}),
+        ((UNEQUAL, REMOVED, REMOVED, REMOVED), {"off": "UNEXPECTED"}),
         ((PASSED, PASSED, ("absent", ""), ("absent", "")), {"on": "UNEXPECTED", "fixed": "UNEXPECTED"}),
     ],
 )
 def test_what_explains_a_difference(ends: tuple[Any, ...], runs: dict[str, str], verdicts: Any) -> None:
-    """Off: float64 alone; on: whatever is gone where the noise is held; held: nothing."""
+    """Off: float64 alone; on: whatever is gone where the noise is held; held: nothing that the net passes."""
     found = verdicts.reasons("some.test", dict(zip(verdicts.RUNS, ends, strict=True)))
 
     assert found == {name: getattr(verdicts, reason) for name, reason in runs.items()}
@@ -108,3 +115,11 @@ def test_held_noise_is_sap_with_one_set_of_numbers(monkeypatch: pytest.MonkeyPat
     kept = out != 0
     torch.testing.assert_close(out[kept], (h / q)[kept])
     assert abs(float(kept.float().mean() - q.mean())) < 5 * float((q * (1 - q)).sum().sqrt() / q.numel())
+
+
+def test_the_page_is_that_of_the_results(verdicts: Any) -> None:
+    """In which every difference has its reason."""
+    packages, results = verdicts.read_results(FOLDER / "results")
+
+    assert verdicts.judge(results) == 0
+    assert (FOLDER / "results" / "own-tests.md").read_text(encoding="utf-8") == verdicts.page(packages, results)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.defences.postprocessor import Rounded
@@ -23,6 +24,7 @@ from sap_art.integrations.art import (
     SingleDrawWarning,
     evaluate_art,
 )
+from sap_art.integrations.art.chance import one_draw_p_value
 
 ROOT = Path(__file__).parents[1]
 SHAPE, CLASSES = (3, 4, 4), 3
@@ -65,7 +67,6 @@ def pgd(estimator: Any, **settings: Any) -> ProjectedGradientDescent:
     return ProjectedGradientDescent(estimator, **settings)
 
 
-@pytest.mark.filterwarnings("ignore::sap_art.integrations.art.SingleDrawWarning")
 def test_a_coin_keeps_its_accuracy(x: np.ndarray[Any, Any]) -> None:
     """Right with .7 whatever the image; the report says so after an attack, with one predict beside it."""
     classifier = coin(0.7)
@@ -103,13 +104,104 @@ def test_draws_are_fresh_and_the_seed_decides(x: np.ndarray[Any, Any]) -> None:
 
 
 def test_one_throw_for_all_images_is_warned_of(x: np.ndarray[Any, Any]) -> None:
-    """Noise shared by a batch: one predict says 0 % or 100 % where the truth is 50 %."""
-    with pytest.warns(SingleDrawWarning, match="report the latter"):
+    """Noise shared by a batch: one predict says 0 % or 100 % where the truth is 50 %; declared or not."""
+    law = r"says (100|0)\.0%, 60 fresh ones say .* chance alone .* p = \d\.\de-\d+\. Images share .* report the latter"
+    with pytest.warns(SingleDrawWarning, match=law):
         result = evaluate_art(coin(0.5, shared=True), None, x, np.zeros(200), draws=60, seed=1, batch_size=200)
+    undeclared = SAPClassifier(wrap(Coin(0.5, shared=True), seed=0), nn.CrossEntropyLoss(), SHAPE, CLASSES)
+    with pytest.warns(SingleDrawWarning, match=law):
+        evaluate_art(undeclared, None, x, np.zeros(200), draws=60, seed=1, batch_size=200)
 
+    assert result.single_predict_p_value < 1e-20
     assert result.single_predict_accuracy in (0, 1)
     assert 0.2 < result.interval[0] < result.interval[1] < 0.8
     assert not result.per_example
+
+
+class Turning(nn.Module):
+    """Class 0 always, until ``calls`` calls have been made; class 1 from then on."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.left -= 1
+        return torch.eye(CLASSES)[int(self.left < 0)].expand(len(x), -1) + self.weight
+
+
+@pytest.mark.parametrize(
+    ("label", "says"), [(0, r"says 0\.0%, 9 fresh ones say 100\.0%"), (1, r"says 100\.0%, 9 .* 0\.0%")]
+)
+def test_a_model_that_turns_is_warned_of(x: np.ndarray[Any, Any], label: int, says: str) -> None:
+    """Its last predict, which ART scores, has another law than those before: .1 ** 10 of 10 images and 10 predicts."""
+    classifier = PyTorchClassifier(Turning(9), nn.CrossEntropyLoss(), SHAPE, CLASSES, device_type="cpu")
+    with pytest.warns(SingleDrawWarning, match=says):
+        result = evaluate_art(classifier, None, x[:10], np.full(10, label), draws=9, seed=1)
+
+    assert result.single_predict_p_value == pytest.approx(0.1**10)
+
+
+@pytest.mark.parametrize(("draws", "images"), [(1, 1), (1, 6), (2, 5), (3, 4), (5, 3)])
+def test_the_p_value_counts_who_might_have_been_the_one(draws: int, images: int) -> None:
+    """Against all ways to call one of an image's draws the one, in whole numbers."""
+    rng = np.random.default_rng(draws)
+    for share in (0.3, 0.5, 0.9):
+        right = torch.from_numpy(rng.random((draws + 1, images)) < share)
+        found = one_draw_p_value(right[:-1].sum(0), right[-1], draws=draws)
+
+        assert found == pytest.approx(float(reference.one_draw_tail(right.tolist())), rel=1e-12)
+
+
+def test_few_draws_and_few_images_prove_nothing() -> None:
+    """One image, or a deterministic net, never; one draw of m images by the tail of m fair throws."""
+    one, none = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.int64)
+
+    assert one_draw_p_value(none, one, draws=1) == 1
+    assert one_draw_p_value(none, one, draws=50) == pytest.approx(1 / 51)
+    assert one_draw_p_value(7 * one.long().expand(99), one.expand(99), draws=7) == 1
+    assert one_draw_p_value(none.expand(20), one.expand(20), draws=1) == pytest.approx(2 * 0.5**20)
+    for correct, of, draws in ((none, one.expand(2), 1), (none[:0], one[:0], 1), (none, one, 0), (none + 3, one, 2)):
+        with pytest.raises(ValueError, match=r"needs counts|counts must be"):
+            one_draw_p_value(correct, of, draws=draws)
+
+
+@pytest.mark.parametrize(("draws", "images"), [(1, 40), (8, 64), (50, 16)])
+def test_chance_alone_keeps_to_the_level(draws: int, images: int) -> None:
+    """Over 2,000 evaluations p <= alpha as often as alpha at most, less what whole numbers leave out, within 5 s.e."""
+    rng, n = np.random.default_rng(draws), 2000
+    found = np.empty(n)
+    for i in range(n):
+        right = torch.from_numpy(rng.random((draws + 1, images)) < rng.beta(0.5, 0.5, images))
+        found[i] = one_draw_p_value(right[:-1].sum(0), right[-1], draws=draws)
+
+    for alpha in (0.5, 0.1, 0.01, 1e-3):
+        assert (found <= alpha).sum() < n * alpha + 5 * math.sqrt(n * alpha)
+    assert (found <= 0.5).sum() > n * 0.3
+    assert (found <= 0.1).sum() > n * 0.03
+
+
+def test_another_predictor_is_seen() -> None:
+    """The mean of 50 draws is right wherever one draw is with .7: that is no draw of the same law, on 64 images."""
+    rng = np.random.default_rng(0)
+    throws = torch.from_numpy(rng.random((70, 64)) < 0.7)
+    mean = throws[20:].double().mean(0) > 0.5
+
+    assert one_draw_p_value(throws[:20].sum(0), mean, draws=20) < 1e-6
+    assert one_draw_p_value(throws[:20].sum(0), throws[20], draws=20) > 0.05
+
+
+@pytest.mark.parametrize(("predictor", "k"), [("single", None), ("vote", 3), ("mean_prob", 4)])
+def test_few_images_and_draws_warn_of_nothing(x: np.ndarray[Any, Any], predictor: str, k: int | None) -> None:
+    """Whichever the predictor, a draw is a predict: of 60 evaluations .06 may be warned about."""
+    classifier = linear(percent=5, predictor=predictor, draws=k)
+    y = linear(policy="none").predict(x).argmax(1)
+    found = [evaluate_art(classifier, None, x[:12], y[:12], draws=4, seed=seed) for seed in range(60)]
+
+    assert {0 < result.accuracy < 1 for result in found} == {True}
+    p_values = np.array([result.single_predict_p_value for result in found])
+    assert (p_values <= 0.3).mean() < 0.3 + 5 * math.sqrt(0.21 / 60)
 
 
 def test_a_deterministic_classifier_is_scored_as_art_does(x: np.ndarray[Any, Any]) -> None:
@@ -126,7 +218,6 @@ def test_a_deterministic_classifier_is_scored_as_art_does(x: np.ndarray[Any, Any
     np.testing.assert_array_equal(result.x_adv, x)
 
 
-@pytest.mark.filterwarnings("ignore::sap_art.integrations.art.SingleDrawWarning")
 def test_the_whole_estimator_is_scored(x: np.ndarray[Any, Any]) -> None:
     """Its preprocessing with the noise of it, its K draws, its postprocessing."""
     off: dict[str, Any] = {"percent": 1e9, "sampler": "bernoulli", "preprocessing": (0.5, 0.2)}
@@ -208,9 +299,7 @@ def test_an_attack_that_changes_its_input_spoils_nothing(x: np.ndarray[Any, Any]
             return x
 
     before = x.copy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SingleDrawWarning)  # of one black image, 200 times
-        evaluate_art(linear(), Greedy(None), x, np.zeros(200), draws=1, seed=1)
+    evaluate_art(linear(), Greedy(None), x, np.zeros(200), draws=1, seed=1)
 
     np.testing.assert_array_equal(x, before)
 
@@ -218,9 +307,7 @@ def test_an_attack_that_changes_its_input_spoils_nothing(x: np.ndarray[Any, Any]
 def test_the_example_prints_its_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """On few images and steps: without an attack the net is mostly right, under PGD it is not."""
     monkeypatch.syspath_prepend(ROOT / "examples")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SingleDrawWarning)  # of 8 images
-        importlib.import_module("art_pipeline").main(images=8, steps=5, draws=4)
+    importlib.import_module("art_pipeline").main(images=8, steps=5, draws=4)
     rows = dict(re.findall(r"^(\w+) +([\d.]+)%", capsys.readouterr().out, re.MULTILINE))
 
     assert list(rows) == ["none", "Square", "PGD", "APGD"]
@@ -244,9 +331,7 @@ def test_the_readme_s_pipeline_runs(x: np.ndarray[Any, Any]) -> None:
         "x": x[:8],
         "y": np.zeros(8),
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SingleDrawWarning)  # of 8 images
-        exec(compile(example[1], "README.md", "exec"), names)
+    exec(compile(example[1], "README.md", "exec"), names)
 
     assert names["result"].draws == 16
 
@@ -258,6 +343,7 @@ def test_the_result_holds_both_numbers() -> None:
         draw_log_probabilities=logits.log_softmax(-1),
         labels=torch.tensor([1, 1]),
         single_predict_accuracy=1.0,
+        single_predict_p_value=1.0,
         x_adv=np.zeros((2, 1)),
     )
 

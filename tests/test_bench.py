@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sap_art import suites
-from sap_art.bench import _manifest
+from sap_art.provenance import manifest
 from sap_art.record import DataInfo, Record
 
 SMALL = ["--model", "preact-resnet20", "--policy", "sap:100", "--images", "3"]
@@ -274,16 +274,19 @@ def test_a_net_that_is_random_by_itself_takes_no_policy(tmp_path: Path) -> None:
 
 
 def test_results_of_another_function_of_the_same_name_are_not_taken_up(tmp_path: Path) -> None:
-    """The user has changed the code: the folder is refused, not reused."""
+    """The user has changed the code: all is computed anew, and what has changed is said."""
     (tmp_path / "nets.py").write_text(NETS)
     arguments = ("bench", "--model", str(tmp_path / "nets.py") + ":flips", "--images", "1", "--output", "out")
     assert run(*arguments, cwd=tmp_path).returncode == 0
+    record = tmp_path / "out" / "records" / "nets.py-flips.json"
+    before = record.read_bytes()
     (tmp_path / "nets.py").write_text(NETS.replace("SHARE = 0.3", "SHARE = 0.6"))
     result = run(*arguments, cwd=tmp_path)
 
-    assert result.returncode == 2
-    assert "differs in: models" in result.stderr
-    assert [p.name for p in (tmp_path / "out" / "records").glob("*flips.json")] == ["nets.py-flips.json"]
+    assert result.returncode == 0, result.stderr
+    assert "nets.py-flips: computed anew, for there are changes in: answers, source.nets.py" in result.stdout
+    assert record.read_bytes() != before
+    assert len(list((tmp_path / "out" / "work").glob("nets.py-flips-*"))) == 2
 
 
 def test_a_model_that_answers_an_attack_with_nan_is_an_error(tmp_path: Path) -> None:
@@ -323,11 +326,12 @@ def test_noise_shared_by_the_batch_is_drawn_one_by_one(tmp_path: Path) -> None:
 
 
 def test_the_manifest_says_device_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bits are the same on one device type and thread count: another one must not take up half-finished work."""
+    """Bits are the same on one device type, thread count and torch: others must not take up half-finished work."""
     suite, images = suites.load("smoke"), DataInfo("cifar10", 1, "0")
     x = torch.rand(1, 3, 32, 32)
-    before = _manifest(suite, images, [], x)
+    before = manifest(suite, images, x)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    monkeypatch.setattr(torch, "__version__", "77.0")
 
-    assert _manifest(suite, images, [], x) == {**before, "threads": 77}
-    assert _manifest(suite, images, [], x.to("meta"))["device"] == "meta"
+    assert manifest(suite, images, x) == {**before, "threads": 77, "torch": "77.0"}
+    assert manifest(suite, images, x.to("meta"))["device"] == "meta"

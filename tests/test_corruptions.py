@@ -448,7 +448,7 @@ def test_the_export_keeps_what_was_there(folder: Path, nets: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="no entry in RobustBench's schema"):
         export_corruptions(record, tmp_path)
     path.write_text("{")
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="is not JSON; delete it"):
         export_corruptions(record, tmp_path)
 
 

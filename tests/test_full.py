@@ -159,8 +159,8 @@ def test_a_forecast_of_a_given_rate_is_its_passes(monkeypatch: pytest.MonkeyPatc
     (found,) = forecast_suite(suite, device="cpu", source=None, rate=1000.0)
     (few,) = forecast_suite(replace(suite, images=64), device="cpu", source=None, rate=1000.0)
 
-    assert found.hours(gpus=2) == found.passes / 1000 / 2 / 3600
-    assert found.passes < few.passes * 10_000 / 64
+    assert found.forecast.hours(gpus=2) == found.forecast.passes / 1000 / 2 / 3600
+    assert found.forecast.passes < few.forecast.passes * 10_000 / 64
     with pytest.raises(ValueError, match="above 0"):
         forecast_suite(suite, device="cpu", source=None, rate=0.0)
 
@@ -176,4 +176,4 @@ def test_the_measured_rate_is_that_of_this_machine(net: nn.Module, images: tuple
         loss_and_gradient(view, x, y, loss="ce")
     rate = 2 * 8 * 20 / (time.perf_counter() - start)
 
-    assert rate / 3 < found.rate < rate * 3
+    assert rate / 3 < found.forecast.rate < rate * 3

@@ -17,9 +17,9 @@ PACKAGE = Path(sap_art.__file__).parent
 
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
-    "augmentation calibration cifar devices flags metrics migrations networks process randomness record record_parts "
-    "record_schema references threat tiers",
-    "data recipes store zoo",
+    "augmentation calibration cifar devices files flags metrics migrations networks process randomness record "
+    "record_parts record_schema references schedule threat tiers untrusted",
+    "data determinants recipes store zoo",
     "kernels",
     "sampling",
     "policies",
@@ -34,10 +34,11 @@ ROOMS = (
     "integrations",
     "forecast models",
     "blueprint",
-    "worker",
+    "provenance results worker",
     "workers",
+    "distributed",
     "bench",
-    "doctor explain paper progress table",
+    "doctor explain paper progress status table",
     "site",
     "cli",
 )
@@ -51,20 +52,19 @@ BEYOND_CORE = {
     "attacks.library": FIELD,
     "cifar": {"torchvision"},
     "cli": {"rich", "typer"},
-    "corruptions": {"pydantic"},
+    "distributed": {"ray"},
     "doctor": {"packaging"},
     "game": {"pydantic"},
     "integrations": FIELD,
     "kernels": {"llvmlite", "numba", "triton"},
-    "paper": {"matplotlib", "pydantic"},
+    "paper": {"matplotlib", "rich"},
     "progress": {"rich"},
-    "record": {"pydantic"},
     "record_schema": {"pydantic"},
     "site": {"jinja2", "markupsafe", "matplotlib"},
-    "suites": {"pydantic"},
     "table": {"rich"},
+    "untrusted": {"pydantic"},
 }
-ONLY_IN_FUNCTIONS = FIELD | {"pydantic"}  # slow, or absent where only the numeric core runs
+ONLY_IN_FUNCTIONS = FIELD | {"pydantic", "ray"}  # slow, or absent where only the numeric core runs
 AT_ONCE = {"integrations.art": {"art"}}  # classes made from ART's: whoever imports this room wants ART
 
 

@@ -14,10 +14,13 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
 from sap_art import process
 from sap_art.kernels import compiled, describe, lanes, plain, threads
 from sap_art.kernels.streams import Row, poisson
+from sap_art.policies import SAP
+from sap_art.randomness import make_generator
 from sap_art.sampling import METHODS, prune
 
 KEY = (np.uint32(0x1234), np.uint32(0x5678))
@@ -114,21 +117,29 @@ def test_the_poisson_number_does_not_underflow_at_large_means(mean: float) -> No
     assert stats.kstest(standardised, "norm").pvalue > 1e-6
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_the_draw_does_not_depend_on_the_number_of_threads(count: int, generator: torch.Generator) -> None:
-    """Rows are numbered, not dealt out."""
-    h = torch.randn(37, 5000, generator=generator)
-    state, before = generator.get_state(), torch.get_num_threads()
+def _value_and_gradient(h: Tensor, kernel: str, *, count: int) -> tuple[Tensor, Tensor]:
+    before, h = torch.get_num_threads(), h.detach().requires_grad_()
+    torch.set_num_threads(count)
     try:
-        torch.set_num_threads(1)
-        alone = prune(h, 5000, generator.set_state(state), kernel="numba")
-        torch.set_num_threads(count)
-        together = prune(h, 5000, generator.set_state(state), kernel="numba")
+        value = SAP(100, kernel=kernel)(h, make_generator("cpu", 1, "draw"))
+        return value.detach(), torch.autograd.grad(value.cos().sum(), h)[0]
     finally:
         torch.set_num_threads(before)
 
+
+@pytest.mark.parametrize("kernel", ["numba", "torch"])
+@pytest.mark.parametrize("shape", [(37, 5000), (1, 300_000), (3, 100_001)])
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_the_draw_does_not_depend_on_the_number_of_threads(
+    count: int, shape: tuple[int, int], kernel: str, generator: torch.Generator
+) -> None:
+    """Rows are numbered, not dealt out, and no sum is rounded by who makes it; also where it is of one long row."""
+    h = torch.randn(shape, generator=generator)
+    alone = _value_and_gradient(h, kernel, count=1)
+    together = _value_and_gradient(h, kernel, count=count)
+
     assert h.numel() > threads.SMALL
-    assert torch.equal(alone, together)
+    assert all(map(torch.equal, alone, together))
 
 
 def test_a_row_with_nan_is_found_in_every_thread(generator: torch.Generator) -> None:

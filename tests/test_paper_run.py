@@ -110,7 +110,7 @@ def test_round_trip(made: Path, tmp_path: Path) -> None:
 def test_a_file_of_something_else(tmp_path: Path) -> None:
     """Named, with what is wrong about it."""
     (tmp_path / "1a.json").write_text('{"schema": 99}')
-    with pytest.raises(ValueError, match=r"1a\.json is not a figure of ours: schema 99, this version reads 1"):
+    with pytest.raises(ValueError, match=r"1a\.json is not a figure of ours: schema must be 1, got 99"):
         FigureResult.read(tmp_path / "1a.json")
 
 

@@ -92,10 +92,12 @@ def test_results_of_another_record_are_refused(tmp_path: Path, seen: per_image.P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"index": torch.full((8,), 11)}, "index must be below 11"),
+        ({"index": torch.full((8,), 11)}, "index must be from 0 to 10"),
         ({"label": torch.zeros(8)}, "whole numbers"),
-        ({"worst_image": torch.zeros(8, 3, 4, 5, dtype=torch.uint8)}, "clean_image and worst_image must be uint8"),
+        ({"worst_image": torch.zeros(8, 3, 4, 5, dtype=torch.uint8)}, r"worst_image must be uint8 \(8, 3, H, W\)"),
         ({"worst_right": torch.zeros(5, 2)}, "worst_right must be bits of 11 images"),
+        ({"worst_votes": torch.zeros(8, 3, dtype=torch.int64)}, "worst_votes must be .* draws over .* classes"),
+        ({"label": torch.full((8,), 99)}, "label must be from 0 to"),
         ({"surprise": torch.zeros(1)}, "must hold clean_image, .* got .*surprise"),
     ],
 )
@@ -116,5 +118,5 @@ def test_half_a_file_is_refused(tmp_path: Path, seen: per_image.PerImage) -> Non
     path = seen.write(tmp_path / "net.images.safetensors")
     for content in (path.read_bytes()[:-10], json.dumps({}).encode()):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged"):
+        with pytest.raises(ValueError, match="cut short or no safetensors file"):
             per_image.PerImage.read(path, images=11, counts_sha256=None)

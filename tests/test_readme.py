@@ -15,7 +15,7 @@ from sap_art.store import weights_sha256
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RECORDS = ROOT / "leaderboard" / "records"
+RECORDS = ROOT / "leaderboard" / "smoke" / "records"
 CONTROLS = ROOT / "benchmarks" / "controls"
 
 

@@ -25,8 +25,12 @@ from sap_art.record import (
 )
 from sap_art.table import markdown, rows
 
-FOLDER = Path(__file__).parents[1] / "leaderboard" / "records"
-LEADERBOARD = sorted(p for p in FOLDER.glob("*.json") if not p.name.endswith(".run.json"))
+FOLDER = Path(__file__).parents[1] / "leaderboard"
+LEADERBOARD = sorted(
+    p
+    for p in (*FOLDER.glob("records/*.json"), *FOLDER.glob("smoke/records/*.json"))
+    if not p.name.endswith(".run.json")
+)
 
 
 def small_record() -> Record:

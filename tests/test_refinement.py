@@ -22,7 +22,7 @@ from sap_art.protocol.campaign import run_attacks
 from sap_art.protocol.job import Job
 from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.refinement import refine, strongest
-from sap_art.protocol.scoring import score, score_columns, told_right
+from sap_art.protocol.scoring import choose, score, score_columns, told_right
 from sap_art.record import DefenceInfo, ModelInfo
 from sap_art.stochastic import StochasticModel
 from sap_art.store import Store
@@ -64,9 +64,10 @@ def job(tmp_path: Path) -> Callable[..., Job]:
         ready = model or wrap(module.eval())
         entry = Entry("steps", ready, 4, info, DefenceInfo("foreign", "module", True, "single", 1), lambda: ready)
         x = torch.full((IMAGES, 3, 4, 4), 0.5)
-        store = Store.open(tmp_path / f"out{len(list(tmp_path.iterdir()))}", {})
+        root = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        root.mkdir()  # so that the next job has another
         y = torch.zeros(IMAGES, dtype=torch.long)
-        settings: dict[str, Any] = {"threat": ThreatModel("Linf", EPS), "tier": tier, "seed": 0, "store": store}
+        settings: dict[str, Any] = {"threat": ThreatModel("Linf", EPS), "tier": tier, "seed": 0, "store": Store(root)}
         return Job(entry=entry, x=x, y=y, **(settings | changes))
 
     return make
@@ -114,6 +115,20 @@ def test_broken_images_are_left_alone_beyond_those_that_all_attacks_share(job: C
 
     assert done["sound"] == [[True] * 6, [False, False, True, False, True, False]]
     assert done["crashing"][1] == [True] * 6
+
+
+def test_selection_draws_go_to_points_that_exist(job: Callable[..., Job]) -> None:
+    """An image that few attacks have run on costs few draws; each image gets its worst point, under its own name."""
+    made = job(Steps(rise=0.05, noise=0.01), replace(SMALL, selection_draws=8))
+    strong, weak, *others = (outcome(str(n), (made.x + d).clamp(0, 1)) for n, d in enumerate((0.1, 0.06, 0.0, 0.0)))
+    for rare in (strong, *others):
+        rare.done[: IMAGES - 1] = False
+    with count_passes(made.model) as spent:
+        chosen = choose(made, [strong, weak, *others])
+
+    assert chosen.candidate.tolist() == [2] * (IMAGES - 1) + [1]
+    assert torch.equal(chosen.points, torch.cat([weak.points[:-1], strong.points[-1:]]))
+    assert spent.forwards <= 8 * (2 * (IMAGES - 1) + 5)
 
 
 def vary(made: Job) -> dict[str, str]:

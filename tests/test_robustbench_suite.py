@@ -67,7 +67,7 @@ def test_a_forecast_needs_no_weights(monkeypatch: pytest.MonkeyPatch, net: nn.Mo
     """Nor, at a given rate, the nets: passes are counted, for each of the forty entries."""
     monkeypatch.setattr(forecast, "build", None)
     suite = replace(suites.load(str(ZOO)), tier="full", images=10_000)
-    found = forecast.forecast_suite(suite, device="cpu", source=None, rate=5000.0)
+    found = [entry.forecast for entry in forecast.forecast_suite(suite, device="cpu", source=None, rate=5000.0)]
     dense = portfolio.expected_passes(wrap(net, dense=net), TIERS["full"], suite.threat(), images=10_000, classes=10)
 
     assert [entry.entry for entry in found] == [entry.name for entry in suite.entries]
@@ -92,7 +92,7 @@ def test_a_rate_is_measured_with_random_weights(monkeypatch: pytest.MonkeyPatch)
     found = forecast.forecast_suite(suite, device="cpu", source=None, rate=None)
 
     assert built == [SMALL]
-    assert all(0 < entry.rate < 1e6 for entry in found)
+    assert all(0 < entry.forecast.rate < 1e6 for entry in found)
 
 
 def test_the_forecast_is_printed() -> None:

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,7 +16,6 @@ from typing import Any
 
 import pytest
 import site_records
-import torch
 from site_records import HOSTILE, synthetic
 from test_cli import run
 from test_robustbench_export import HEADER, Cells
@@ -24,7 +25,7 @@ from sap_art.site import build, plots
 from sap_art.site.checks import NAME_LENGTH
 from sap_art.site.command import command_of
 from sap_art.site.ranking import rank_entries
-from sap_art.site.reading import read_folder, read_record, slugs_of
+from sap_art.site.reading import CONTROLS, read_folder, read_record, slugs_of
 from sap_art.site.rows import rows_of
 from sap_art.site.svg import inline
 from sap_art.suites import load as load_suite
@@ -215,19 +216,17 @@ def test_the_strip_has_a_square_for_each_image() -> None:
     assert drawing._grouped([0.0, 1.0]) == [0.0, 1.0]
 
 
-def test_pictures_are_what_the_attack_saw() -> None:
-    """An uncompressed BMP: rows from below, blue first, rows filled up to four bytes."""
-    import base64
+def test_a_worst_point_too_far_from_its_image_is_there_itself(tmp_path: Path) -> None:
+    """Where what is added to a pixel has more than eight bits; else the page holds what is added."""
+    record, found = synthetic("far", tier="quick", images=8)
+    site_records.write(tmp_path / "near", record, found)
+    far = replace(found, examples=replace(found.examples, worst=255 - found.examples.clean))
+    site_records.write(tmp_path / "far", record, far)
+    near, page = (build.render(tmp_path / name)["entries/far.html"].decode() for name in ("near", "far"))
 
-    from sap_art.site.pictures import data_uri
-
-    image = torch.arange(18, dtype=torch.uint8).view(3, 2, 3)
-    raw = base64.b64decode(data_uri(image).removeprefix("data:image/bmp;base64,"))
-
-    assert raw[:2] == b"BM"
-    assert int.from_bytes(raw[2:6], "little") == len(raw) == 54 + 2 * 12
-    assert raw[54:66] == bytes([15, 9, 3, 16, 10, 4, 17, 11, 5, 0, 0, 0])
-    assert raw[66:78] == bytes([12, 6, 0, 13, 7, 1, 14, 8, 2, 0, 0, 0])
+    assert near.count('id="change-') == near.count("url(#add)") == near.count("url(#grow-1)") == 8
+    assert page.count('id="worst-') == page.count("url(#subtract-1)") > 0
+    assert page.count('id="worst-') + page.count('id="change-') == 8
 
 
 # Exports
@@ -273,6 +272,67 @@ def test_bibtex_says_what_was_measured(files: build.Files) -> None:
     assert text.count("{") == text.count("}")
 
 
+# Controls
+
+
+@pytest.fixture
+def with_controls(folder: Path, tmp_path: Path) -> Path:
+    """The gallery, its coin and one that would share the first rank being controls."""
+    made = shutil.copytree(folder, tmp_path / "records")
+    (made / CONTROLS).write_text('"models.py-coin" = "<b>A coin."\nrobust = "Known."\n', encoding="utf-8")
+    return made
+
+
+def test_a_control_is_no_submission(with_controls: Path) -> None:
+    """It has no rank and takes none, stands in a group of its own below, and says so wherever its name is."""
+    entries = read_folder(with_controls)
+    ranking = rank_entries(entries)
+    files = build.render(with_controls)
+    rows = {row["slug"]: row for row in json.loads(files["leaderboard.json"])}
+    index, page = (files[name].decode() for name in ("index.html", "entries/robust.html"))
+
+    assert ranking.rank == {"robust-sap-100": 1, "robust-rna-0.1": 2, "net": 3, "net-sap-100": 3, "quick-sap-100": 1}
+    assert [row for row in rows if rows[row]["kind"] == "control"] == ["models.py-coin", "robust"]
+    assert list(rows)[4:6] == ["models.py-coin", "robust"]
+    assert all("competes with nobody" in rows[slug]["not_ranked"] for slug in ("models.py-coin", "robust"))
+    assert rows["models.py-coin"]["name"] == "models.py:coin, a control"
+    assert "6 entries and 2 controls in 2 settings" in index
+    assert index.count('<tr class="setting">') == 3
+    assert index.count('<span class="kind" title="Not ranked: a control') == 2
+    assert "Controls, whose answer is known beforehand: they test the evaluation and have no rank: cifar10" in index
+    assert "A control, not a submission." in page
+    assert "Known." in page
+    assert "&lt;b&gt;A coin." in files["entries/models.py-coin.html"].decode()
+    assert "A control" not in files["entries/net.html"].decode()
+    assert [r["kind"] for r in csv.DictReader(io.StringIO(files["leaderboard.csv"].decode()))].count("control") == 2
+    assert files["leaderboard.bib"].decode().count("Control, no submission: ") == 2
+    cells = Cells(files["robustbench-cifar10-Linf-8-255.html"].decode())
+    assert {row[1].split()[0] for row in cells.rows[1:]}.isdisjoint({"models.py-coin", "robust"})
+    assert len(cells.rows) == 7
+    assert '"models.py-coin"' in files["compare.html"].decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("robust", "is not valid TOML"),
+        ('nobody = "x"', "no record of the entry 'nobody'"),
+        ("robust = 1", "'robust' must have a text"),
+        ('robust = " "', "'robust' must have a text"),
+        ('robust = "a\\u0000b"', "'robust' must have a text"),
+        (f'robust = "{"x" * 10_001}"', "'robust' must have a text"),
+        ('[robust]\na = "x"', "'robust' must have a text"),
+    ],
+)
+def test_what_is_said_of_controls_is_checked(with_controls: Path, content: str, message: str) -> None:
+    """The error names the file."""
+    (with_controls / CONTROLS).write_text(content, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=message) as caught:
+        read_folder(with_controls)
+    assert CONTROLS in str(caught.value)
+
+
 # The command that made it
 
 
@@ -289,14 +349,16 @@ def test_the_command_of_a_suite_s_entry_is_the_suite_s(folder: Path) -> None:
 
 def test_other_seeds_and_norms_need_a_suite(tmp_path: Path) -> None:
     """Which can be read as it is printed; texts of the record stay texts."""
-    record, _ = synthetic('net"\n[x]-sap-100', net='net"\n[x]', tier="quick", images=32)
+    record, _ = synthetic('net"[x]-sap-100', net='net"[x]', tier="quick", images=32)
     line, suite = command_of(replace(record, norm="L2", eps=0.5, seeds={"base": 7}))
     (tmp_path / "suite.toml").write_text(suite or "")
     found = load_suite(str(tmp_path / "suite.toml"))
 
     assert line == "sap-art bench --suite suite.toml --output DIR"
     assert (found.norm, found.eps, found.seed, found.images, found.tier) == ("L2", "0.5", 7, 32, "quick")
-    assert found.entries[0].model == 'net"\n[x]'
+    assert found.entries[0].model == 'net"[x]'
+    lines = replace(record, norm="L2", model=replace(record.model, name='net"\n[x]'))
+    assert tomllib.loads(command_of(lines).suite or "")["entries"][0]["model"] == 'net"\n[x]'
 
 
 # Hostile records
@@ -445,7 +507,7 @@ def test_a_sidecar_is_checked_too(tmp_path: Path, content: str) -> None:
     site_records.write(tmp_path, record)
     (tmp_path / "one.run.json").write_text(content)
 
-    with pytest.raises(ValueError, match=r"one\.run\.json is no sidecar"):
+    with pytest.raises(ValueError, match=r"one\.run\.json is not a sidecar"):
         read_folder(tmp_path)
 
 

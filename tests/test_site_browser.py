@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -10,10 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import site_records
+import torch
 from browser import chromium, complaints, requests
+from PIL import Image
 
+from sap_art.per_image import SUFFIX, PerImage
 from sap_art.site import build
 from sap_art.site.pages import index_page
 from sap_art.site.ranking import Ranking
@@ -285,22 +291,36 @@ def test_entries_are_compared_side_by_side(browser: Any, site: Path) -> None:
 
 
 def test_an_entry_s_page_draws_and_exports(running: tuple[Any, Path], browser: Any, site: Path) -> None:
-    """Differences of the pictures, image by image counts, BibTeX."""
+    """Each pixel of the images, their worst points and differences; image by image counts, BibTeX."""
     browser.get((site / "entries" / "robust-sap-100.html").as_uri())
-    time.sleep(0.3)
-    colours = browser.execute_script(
-        "return [...document.querySelectorAll('.examples canvas')].map((sheet) => "
-        "new Set(sheet.getContext('2d').getImageData(0, 0, sheet.width, sheet.height).data).size)"
-    )
+    examples = PerImage.read(
+        site.parent / "records" / f"robust-sap-100{SUFFIX}", images=64, counts_sha256=None
+    ).examples
+    for number, (clean, worst) in enumerate(zip(examples.clean.int(), examples.worst.int(), strict=True)):
+        difference = (128 + 127 * (worst - clean) / 8).clamp(0, 255)
+        for place, expected in enumerate((clean, worst, difference)):
+            shown = pixels(browser, f".examples li:nth-child({number + 1}) svg:nth-child({place + 1})")
+            assert (shown - expected).abs().max() <= (1 if place == 2 else 0), (number, place)
     find(browser, "#images-csv").click()
     counts = saved(running[1], "robust-sap-100-images.csv").splitlines()
     find(browser, "#bib").click()
 
-    assert len(colours) == 8
-    assert max(colours) >= 3  # 255 for opaque and 128 for no change are there in any case
+    assert len(examples.clean) == 8
     assert counts[0] == "image,draws,clean_right,worst_right"
     assert len(counts) == 65
     assert saved(running[1], "robust-sap-100.bib").startswith("@misc{robust-sap-100,")
+
+
+def pixels(browser: Any, selector: str) -> torch.Tensor:
+    """What is shown of a picture of 32 x 32 pixels, each the middle of what it has on the screen: (3, 32, 32)."""
+    where = (
+        "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.x + scrollX, r.y + scrollY]"
+    )
+    x, y = browser.execute_script(where, selector)
+    clip = {"x": round(x), "y": round(y), "width": 96, "height": 96, "scale": 1}
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
+    return torch.from_numpy(np.array(image))[1::3, 1::3].permute(2, 0, 1).int()
 
 
 def test_dark_and_light(browser: Any, site: Path) -> None:
@@ -400,3 +420,23 @@ def busy(browser: Any) -> float:
     """Seconds that the page's thread has worked."""
     found = {m["name"]: m["value"] for m in browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
     return found["TaskDuration"]
+
+
+def test_paper_gets_the_wide_table_on_white(browser: Any, site: Path) -> None:
+    """Whatever the paper's width and the reader's theme; what chooses rows is not printed, and nothing is cut off."""
+    media = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    size = {"width": 740, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get((site / "index.html").as_uri())
+    display = "return getComputedStyle(document.querySelector(arguments[0])).display"
+
+    assert browser.execute_script("return getComputedStyle(document.documentElement).colorScheme") == "light"
+    assert browser.execute_script(display, "#board tbody tr") == "table-row"
+    assert browser.execute_script(display, ".controls") == "none"
+    browser.get(f"{(site / 'compare.html').as_uri()}#entries=robust,net")
+    assert browser.execute_script("return getComputedStyle(document.querySelector('.side')).overflowX") == "visible"
+    browser.get((site / "entries" / "robust.html").as_uri())
+    assert browser.execute_script(display, "figure details") == "none"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

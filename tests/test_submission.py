@@ -6,6 +6,7 @@ import html
 import json
 import shutil
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 
 from sap_art import SAP, DefendedModel, ThreatModel, data
 from sap_art.bench import run_suite
-from sap_art.integrations.robustbench.submission import Refused, find_record, fix_mask, load_standalone, submit, worth
+from sap_art.integrations.robustbench.submission import Refused, find_record, fix_mask, load_standalone, worth
+from sap_art.integrations.robustbench.submission import submit as submit_any
 from sap_art.integrations.robustbench.submission.rules import reason_against
 from sap_art.record import Record
 from sap_art.store import tensor_sha256
 from sap_art.suites import Suite, SuiteEntry
 
+submit = partial(submit_any, trust_code=True)  # the run names nets of these tests
 N = 6
 RANDOM, PLAIN, NOISY = "nets.py-small-sap-5", "nets.py-small", "nets.py-noisy"
 NETS = """
@@ -341,7 +344,7 @@ def test_a_mask_is_drawn_from_training_images_where_there_are_some(
 
 def with_points(output: Path, damage: Callable[[Tensor], Tensor], *, hidden: bool) -> None:
     """Other worst points; ``hidden``: the record's digest is that of the new ones."""
-    (path,) = (output / "work" / RANDOM).glob("selection-*.safetensors")
+    (path,) = (output / "work").glob(f"{RANDOM}-*/selection-*.safetensors")
     unit = load_file(path)
     unit["points"] = damage(unit["points"]).contiguous()
     save_file(unit, path)
@@ -437,9 +440,9 @@ def test_a_record_of_other_settings_is_noticed(
 
 def test_a_cut_file_is_damaged(output: Path, tmp_path: Path) -> None:
     """Half of it, or none."""
-    (path,) = (output / "work" / RANDOM).glob("selection-*.safetensors")
+    (path,) = (output / "work").glob(f"{RANDOM}-*/selection-*.safetensors")
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="cut short"):
         submit(record_of(output), tmp_path / "new", paths=["external"])
     path.unlink()
     with pytest.raises(ValueError, match="no worst points"):
@@ -449,7 +452,8 @@ def test_a_cut_file_is_damaged(output: Path, tmp_path: Path) -> None:
 
 def test_what_a_second_choice_left_does_not_matter(output: Path, tmp_path: Path) -> None:
     """The points with the record's digest are taken, whatever else is there."""
-    save_file({"points": torch.zeros(N, 3, 32, 32)}, output / "work" / RANDOM / "selection-000000000000.safetensors")
+    (path,) = (output / "work").glob(f"{RANDOM}-*/selection-*.safetensors")
+    save_file({"points": torch.zeros(N, 3, 32, 32)}, path.with_name("selection-000000000000.safetensors"))
 
     assert "external" in submit(record_of(output), tmp_path / "new", paths=["external"]).written
 
@@ -489,8 +493,8 @@ def test_a_damaged_suite_is_noticed(output: Path, tmp_path: Path) -> None:
     """Cut, without the entry, or not there at all."""
     whole = (output / "suite.json").read_text()
     for text, message in [
-        (whole[:-50], "suite.json is damaged"),
-        ("{}", "is damaged: KeyError"),
+        (whole[:-50], r"suite\.json is not the suite of a run"),
+        ("{}", "suite.json: name: Field required; tier: Field required; entries"),
         (whole.replace("sap:5", "sap:100"), "has no entry"),
     ]:
         (output / "suite.json").write_text(text)
@@ -509,6 +513,22 @@ def test_an_entry_s_name_is_no_way_out_of_the_folder(output: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="name of a file"):
         submit(record_of(output), tmp_path / "new", paths=["table"])
     assert not list(tmp_path.rglob("*outside*"))
+
+
+def test_a_run_may_not_name_code(finished: Path, tmp_path: Path) -> None:
+    """Of which nothing is run before somebody says that it is trusted; the record alone needs no code."""
+    ran = tmp_path / "ran"
+    output = shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\n{NETS}")
+    suite = json.loads((output / "suite.json").read_text())
+    for entry in suite["entries"]:
+        entry["model"] = f"{tmp_path / 'evil.py'}:small"
+    change(output / "suite.json", entries=suite["entries"][:2])
+
+    with pytest.raises(ValueError, match=r"entries\.0\.model: .*evil\.py:small is code .* give --trust-code"):
+        submit_any(record_of(output), tmp_path / "new")
+    assert list(submit_any(record_of(output), tmp_path / "new", paths=["table"]).written) == ["table"]
+    assert not ran.exists()
 
 
 # The folder.
@@ -562,7 +582,8 @@ def test_a_net_of_robustbench_s_is_named_as_there(output: Path, tmp_path: Path) 
         model = json.loads(record_of(output, before).read_text())["model"] | {"name": one["model"]}
         change(record_of(output, before), entry=after, model=model)
         record_of(output, before).rename(output / "records" / f"{after}.json")
-        (output / "work" / before).rename(output / "work" / after)
+        (work,) = (p for p in (output / "work").iterdir() if p.name.rpartition("-")[0] == before)
+        work.rename(work.with_name(f"{after}-{work.name.rpartition('-')[2]}"))
     change(output / "suite.json", entries=suite["entries"][:2])
     texts = {}
     for before, entry in names.items():
@@ -583,7 +604,9 @@ def test_the_command_says_what_it_wrote_and_what_not(
 ) -> None:
     """Status 0; a refusal is 1, bad input 2."""
     to = ("--to", str(tmp_path / "new"))
-    assert run(monkeypatch, "submit", RANDOM, "--records", str(finished), *to, "--path", "external") == 0
+    assert (
+        run(monkeypatch, "submit", RANDOM, "--records", str(finished), *to, "--path", "external", "--trust-code") == 0
+    )
     said = capsys.readouterr().out
     assert "external: an issue for RobustBench, the adversarial images (INCOMPLETE, 6 of 10,000 test images)" in said
     assert "not new-model: RobustBench lists models" in said
@@ -598,6 +621,7 @@ def test_the_command_says_what_it_wrote_and_what_not(
         (("nowhere.json",), "no record nowhere.json"),
         ((RANDOM, "--records", str(finished), "--path", "main"), "unknown path 'main'"),
         ((RANDOM, "--records", str(finished), "--device", "cuda:99"), "cuda:99"),
+        ((RANDOM, "--records", str(finished)), "nets.py:small is code that would be run"),
     ]:
         assert run(monkeypatch, "submit", *arguments, *other) == 2
         assert message in capsys.readouterr().err

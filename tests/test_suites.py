@@ -45,7 +45,7 @@ def test_a_suite_file(tmp_path: Path) -> None:
         ('name = "x"\ntier = "smoke"\nentries = []\n', "needs entries"),
         ('name = "x"\ntier = "smoke"\nentries = [{model = "a"}, {model = "a"}]\n', "distinct names"),
         ('tier = "smoke"\n', "name"),
-        ("name = ", "is not TOML"),
+        ("name = ", "is not a suite in TOML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -195,7 +195,7 @@ def test_wrong_sha256(folder: Path, cut: bool):
         ({"architecture": None}, "not a card: architecture missing or of the wrong type"),
         ({"recipe": "sgd", "seed": "3"}, "recipe, seed missing"),
         ({"accuracy": 91.5}, r"accuracy must be a fraction in \[0, 1\], got 91.5"),
-        ({"accuracy": float("nan")}, "accuracy must be a fraction"),
+        ({"accuracy": float("nan")}, "not a card: accuracy must be a finite number, got nan"),
         ({"architecture": "vgg"}, f"unknown architecture 'vgg'; known: {ARCHITECTURE}"),
     ],
 )
@@ -291,7 +291,7 @@ def test_truncated_checkpoint(tmp_path: Path, net: nn.Module, name: str, keep: f
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
 
-    with pytest.raises(ValueError, match=r"is damaged|is cut short"):
+    with pytest.raises(ValueError, match=r"is damaged|cut short"):
         zoo.load_checkpoint(path, architecture=ARCHITECTURE)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -106,9 +107,9 @@ def run(suite: Suite, *, output: Path, only: Sequence[str] | None, budget: Budge
     if unknown := [name for name in names if name not in models]:
         raise ValueError(f"unknown controls: {', '.join(unknown)}; known: {', '.join(models)}")
     x, y = data.load(suite.dataset, n=suite.images)
-    store = _open(output, suite, models, budget=budget, xy=(x, y))
-    left = [name for name in names if not store.finished(name)]
-    with bar(Console(stderr=True, soft_wrap=True)) as watch:
+    opened = _open(output, suite, models, budget=budget, xy=(x, y))
+    with opened as store, bar(Console(stderr=True, soft_wrap=True)) as watch:
+        left = [name for name in names if not store.finished(name)]
         watch.expect(sum(passes(library, budget) * len(x) for name in left for library in libraries(name)))
         for name in left:
             trial = Trial(name, models[name], suite, budget, store=store, watch=watch)
@@ -196,7 +197,9 @@ class Trial:
         return {"x_adv": result.x_adv, "right": result.right, "correct": correct}
 
 
-def _open(output: Path, suite: Suite, models: dict[str, str], *, budget: Budget, xy: tuple[Tensor, Tensor]) -> Store:
+def _open(
+    output: Path, suite: Suite, models: dict[str, str], *, budget: Budget, xy: tuple[Tensor, Tensor]
+) -> AbstractContextManager[Store]:
     """The output folder, for these images, nets and budgets alone."""
     from sap_art import data, wrap, zoo
     from sap_art.entries import fingerprint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 from sap_art.corruptions import files
 from sap_art.record import DefenceInfo, ModelInfo, Value, write_json
 from sap_art.record_parts import STRICT
+from sap_art.untrusted import file_name, read_json, validated
 
 SCHEMA = 1
 
@@ -51,16 +51,15 @@ class CorruptionRecord:
         return what if self.published else f"{what}; a check that all runs, no corruptions_acc"
 
     def write(self, folder: Path) -> Path:
-        """Write ``folder/<entry>.json`` by rename; the same record gives the same bytes."""
-        return write_json(asdict(self), folder / f"{self.entry}.json")
+        """Write ``folder/<entry>.json`` by rename; raises ValueError for an entry that is no name of a file."""
+        return write_json(asdict(self), folder / file_name(self.entry, ".json"))
 
     @classmethod
     def read(cls, path: Path) -> CorruptionRecord:
         """Read and validate one record; raises ValueError with file and fields."""
-        from pydantic import TypeAdapter
-
+        found = read_json(path, what="a valid record of corruptions")
         try:
-            return TypeAdapter(cls).validate_json(json.dumps(json.loads(path.read_bytes())))
+            return validated(cls, found)
         except ValueError as error:
             raise ValueError(f"{path} is not a valid record of corruptions: {error}") from error
 

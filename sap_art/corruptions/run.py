@@ -34,23 +34,23 @@ def run_corruptions(
         announce: is told the accuracy of each corruption and severity.
 
     Raises:
-        ValueError: draws below 1, a folder that holds the work of another run.
+        ValueError: draws below 1, a folder that holds the work of another run, or is in use.
     """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     entry, images = inputs.entry, inputs.corrupted
     draws = 1 if entry.model.deterministic else draws
     folder = output / "corruptions"
-    store = Store.open(folder / entry.name, _manifest(inputs, draws=draws, seed=seed))
 
     def score(work: Callable[..., Tensor], *arguments: object) -> Unit:
         return {"right": work(entry.model, *arguments, draws=draws, seed=seed)}
 
-    plain = store.unit("clean", partial(score, right_on, inputs.x, inputs.y))["right"]
     cells: dict[Cell, Tensor] = {}
-    for cell in images.cells:
-        cells[cell] = store.unit("{}-{}".format(*cell), partial(score, right, images, cell))["right"]
-        announce("{} {}: ".format(*cell) + f"{100 * cells[cell].double().mean().item():.1f} %")
+    with Store.open(folder / entry.name, _manifest(inputs, draws=draws, seed=seed), tell=announce) as store:
+        plain = store.unit("clean", partial(score, right_on, inputs.x, inputs.y))["right"]
+        for cell in images.cells:
+            cells[cell] = store.unit("{}-{}".format(*cell), partial(score, right, images, cell))["right"]
+            announce("{} {}: ".format(*cell) + f"{100 * cells[cell].double().mean().item():.1f} %")
     accuracy = summarise(cells, per_example=entry.model.per_example)
     record = CorruptionRecord(
         entry=entry.name,

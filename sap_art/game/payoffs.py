@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sap_art.record import write_text
 from sap_art.record_parts import STRICT
 from sap_art.threat import ThreatModel
+from sap_art.untrusted import read_bytes, shortened
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -129,8 +130,9 @@ def read(path: Path) -> tuple[Payoffs, ThreatModel]:
         OSError: there is no such file.
     """
     path = path / NAME if path.is_dir() else path
+    content = read_bytes(path, what="a payoff file")
     try:
-        return _parse(path.read_bytes())
+        return _parse(content)
     except ValueError as error:
         raise ValueError(f"{path} is not a payoff file: {error}") from error
 
@@ -141,7 +143,9 @@ def _parse(text: bytes) -> tuple[Payoffs, ThreatModel]:
     try:
         number = TypeAdapter(dict[str, Any]).validate_json(text).get("schema")
         if type(number) is not int or number != SCHEMA:
-            raise ValueError(f"schema must be {SCHEMA}, got {number!r}; a larger one needs a newer sap-art")
+            raise ValueError(
+                f"schema must be {SCHEMA}, got {shortened(repr(number))}; a larger one needs a newer sap-art"
+            )
         found = TypeAdapter(_File).validate_json(text)
     except ValidationError as error:
         raise ValueError(_problems(error.errors(include_url=False, include_context=False))) from error
@@ -158,7 +162,7 @@ def _parse(text: bytes) -> tuple[Payoffs, ThreatModel]:
 
 
 def _problems(errors: Sequence[Mapping[str, Any]], *, shown: int = 3) -> str:
-    said = [f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg']}" for e in errors[:shown]]
+    said = [f"{'.'.join(map(shortened, e['loc'])) or 'the whole'}: {e['msg']}" for e in errors[:shown]]
     return "; ".join(said if len(errors) <= shown else [*said, f"and {len(errors) - shown} more"])
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sap_art.kernels.poisson import poisson
 from sap_art.kernels.splitmix import BLOCK_OF_DRAW, LATER_ARRIVALS, UNIT_OF_DRAW, RowNumbers
-from sap_art.kernels.weights import BLOCK, Weights, to_host
+from sap_art.kernels.weights import BLOCK, Weights, sum_rows, to_host
 
 MARGIN = 3.5
 """c: standard deviations of the number of arrivals that each look stays below r."""
@@ -48,7 +48,7 @@ def arrive(weights: Weights, draws: int, numbers: RowNumbers) -> tuple[Tensor, N
         step = np.maximum(left - MARGIN * np.sqrt(np.maximum(left, 0)), 0)
         slack.addcmul_(weights.w, weights.column(step / weights.total))
         torch.clamp(slack, min=0, out=keep)
-        mean = np.maximum(to_host(keep.sum(1)), seen)
+        mean = np.maximum(to_host(sum_rows(keep)), seen)
         later += poisson(mean - seen, partial(numbers.uniform, LATER_ARRIVALS + look))
         left, seen = draws - _count(keep.gt_(0)) - later, mean
     return keep, left
@@ -56,7 +56,7 @@ def arrive(weights: Weights, draws: int, numbers: RowNumbers) -> tuple[Tensor, N
 
 def _count(ones: Tensor) -> NDArray[np.int64]:
     """How many ones each row of zeros and ones (B, M) has, int64."""
-    parts = [to_host(part.sum(1)) for part in ones.split(_COUNTED, dim=1)]
+    parts = [to_host(sum_rows(part)) for part in ones.split(_COUNTED, dim=1)]
     return np.sum(parts, axis=0).astype(np.int64)
 
 

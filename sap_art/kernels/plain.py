@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sap_art.kernels.arrivals import keep_exactly
 from sap_art.kernels.splitmix import RowNumbers
-from sap_art.kernels.weights import Weights, weigh
+from sap_art.kernels.weights import Weights, two_rows, weigh
 from sap_art.randomness import numbering
 
 _CHUNK = 3 * 2**19
@@ -76,7 +76,7 @@ def _prune_gradient(h: Tensor, keep: Tensor, gradient: Tensor, draws: int, *, me
     else:  # a single live unit has q = 1 whatever its size, and 0 / tiny
         by_p.div_(torch.sub(total, w, out=minus_q).clamp_(min=torch.finfo(w.dtype).tiny))
     # it lacks r S now; p_j = w_j / S gives dp_j / dw_i = (delta_ij - p_j) / S
-    by_p.sub_(torch.linalg.vecdot(by_p, w)[:, None] / total)
+    by_p.sub_(torch.linalg.vecdot(two_rows(by_p), two_rows(w))[: len(w), None] / total)
     return out.add_(by_p.mul_(torch.sign(h)), alpha=draws)
 
 

@@ -57,8 +57,18 @@ def weigh(h: Tensor) -> Weights:
 def _sum(w: Tensor) -> Weights:
     ones = torch.ones(BLOCK, dtype=w.dtype, device=w.device)
     sums = torch.mv(w.view(-1, BLOCK), ones).view(len(w), -1)  # several times faster than a sum over a short axis
-    total = to_host(sums.sum(1))
+    total = to_host(sum_rows(sums))
     return Weights(w, sums, np.where(total == 0, 1, total))
+
+
+def sum_rows(x: Tensor) -> Tensor:
+    """Each row's sum, whatever the number of threads: (B, M) -> (B,)."""
+    return two_rows(x).sum(1)[: len(x)]
+
+
+def two_rows(x: Tensor) -> Tensor:
+    """A single row twice. torch's threads share out several rows, but of a single one the parts, which rounds anew."""
+    return x.expand(2, -1) if len(x) == 1 else x
 
 
 def to_host(x: Tensor) -> NDArray[np.float64]:

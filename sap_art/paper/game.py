@@ -64,16 +64,15 @@ def run_game(
     net = find_net(role, checkpoints=checkpoints)
     if isinstance(net, Absent):
         raise ValueError(f"no checkpoint of {net.name}: {net.command}")
-    work, settings = open_work(
+    with open_work(
         {role: net}, budget=budget, seed=seed, output=output, device=device, source=source, watch=watch or Watch()
-    )
-    game = Game(work, role, lam)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    ) as (work, settings):
+        game = Game(work, role, lam)
         work.announce(game.tasks())
-        payoffs = game.payoffs()
-    folder = work.store.root / "game" / game.name
-    write_json({"net": asdict(net_info(role, net)), "settings": asdict(settings), "lam": lam}, folder / "settings.json")
-    return write(payoffs, radius(lam), folder)
+        payoffs, folder = game.payoffs(), output / "game" / game.name
+        said = {"net": asdict(net_info(role, net)), "settings": asdict(settings), "lam": lam}
+        write_json(said, folder / "settings.json")
+        return write(payoffs, radius(lam), folder)
 
 
 class Game:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from sap_art.record import write_json
 from sap_art.record_parts import STRICT, Calibration, DataInfo, Value
+from sap_art.untrusted import file_name, read_json, shortened, validated
 
 SCHEMA = 1
 
@@ -125,18 +125,17 @@ class FigureResult:
     schema: int = SCHEMA
 
     def write(self, folder: Path) -> Path:
-        """Write ``folder/<figure>.json`` by rename; the same result gives the same bytes."""
-        return write_json(asdict(self), folder / f"{self.figure}.json")
+        """Write ``folder/<figure>.json`` by rename; raises ValueError for a figure that is no name of a file."""
+        return write_json(asdict(self), folder / file_name(self.figure, ".json"))
 
     @classmethod
     def read(cls, path: Path) -> FigureResult:
         """Read one figure; raises ValueError, naming file and fields, for anything else."""
-        from pydantic import TypeAdapter
-
+        found = read_json(path, what="a figure of ours")
         try:
-            found = json.loads(path.read_bytes())
-            if found.get("schema") != SCHEMA:
-                raise ValueError(f"schema {found.get('schema')!r}, this version reads {SCHEMA}")
-            return TypeAdapter(cls).validate_json(json.dumps(found))
+            number = found.get("schema") if isinstance(found, dict) else None
+            if number != SCHEMA:
+                raise ValueError(f"schema must be {SCHEMA}, got {shortened(repr(number))}")
+            return validated(cls, found)
         except ValueError as error:
             raise ValueError(f"{path} is not a figure of ours: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,32 +63,37 @@ def run_figures(
     figures = [figure_named(name) for name in names or FIGURES]
     found = {role: find_net(role, checkpoints=checkpoints) for role in roles_of(figures)}
     nets = {role: net for role, net in found.items() if isinstance(net, Net)}
-    work, settings = open_work(
+    with open_work(
         nets, budget=budget, seed=seed, output=output, device=device, source=source, watch=watch or Watch()
-    )
-    _require_same_nets(_others(work.store.root, {figure.name for figure in figures}), nets)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    ) as (work, settings):
+        _require_same_nets(_others(work.store.root, {figure.name for figure in figures}), nets)
         work.announce_all([curve for figure in figures for curve in figure.curves if curve.defender.role in nets])
         return [_finish(figure, work, found, settings) for figure in figures]
 
 
+@contextmanager
 def open_work(
     nets: dict[str, Net], *, budget: Budget, seed: int, output: Path, device: str, source: str | None, watch: Watch
-) -> tuple[Work, Settings]:
+) -> Generator[tuple[Work, Settings]]:
     """The images and nets of a run on its device, with the store in ``output``, and the settings it is kept under.
 
+    Within, the store is this run's alone, and cuDNN takes the same algorithms each time.
+
     Raises:
-        ValueError: bad images or device, or an output folder of another run.
+        ValueError: bad images or device, or an output folder of another run, or in use.
     """
     where = require_device(device)
     x, y = data.load("cifar10", n=budget.images, source=source)
     info = DataInfo(set=data.set_name("cifar10", source=source), n=len(x), ids_sha256=data.ids_sha256(x, y))
     spent = {**asdict(budget), "lambdas": list(budget.lambdas)}
     settings = Settings(spent, info, seed, where.type, __version__)
-    store = Store.open(output, _manifest(settings))
-    for net in nets.values():
-        net.module.to(where)
-    return Work(nets, x.to(where), y.to(where), budget, seed, store, watch), settings
+    with (
+        Store.open(output, _manifest(settings), tell=watch.note) as store,
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        for net in nets.values():
+            net.module.to(where)
+        yield Work(nets, x.to(where), y.to(where), budget, seed, store, watch), settings
 
 
 def _finish(figure: Figure, work: Work, found: dict[str, Net | Absent], settings: Settings) -> FigureResult:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from sap_art.policies.base import Policy, Where
+from sap_art.untrusted import shortened
 
 MARK = "@"
+MOST_SITES = 10_000
 _RUN = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
@@ -38,8 +40,8 @@ class AtSites:
             raise ValueError(f"sites are chosen once, but {self.policy.spec} has its own")
         if not self.sites or self.sites[0] < 0 or list(self.sites) != sorted(set(self.sites)):
             raise ValueError(
-                f"sites must be numbers from 0 that rise, at least one, got {list(self.sites)}; for all sites, leave "
-                f"them out: {self.policy.spec}"
+                f"sites must be numbers from 0 that rise, at least one, got {shortened(list(self.sites), 400)}; for "
+                f"all sites, leave them out: {self.policy.spec}"
             )
 
     @property
@@ -72,8 +74,9 @@ def sites_as_text(sites: tuple[int, ...]) -> str:
     >>> sites_as_text((0, 1, 2, 5, 18))
     '0-2,5,18'
     """
-    starts = [s for s in sites if s - 1 not in sites]
-    ends = [s for s in sites if s + 1 not in sites]
+    chosen = set(sites)
+    starts = [s for s in sites if s - 1 not in chosen]
+    ends = [s for s in sites if s + 1 not in chosen]
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
@@ -90,7 +93,7 @@ def parse_sites(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         run = _RUN.fullmatch(part)
         first, last = (int(run[1]), int(run[2] or run[1])) if run else (0, -1)
-        if last < first:
-            raise ValueError(f"sites must be numbers and ranges from 0, such as 0-9 or 0,5,18, got {text!r}")
+        if last < first or len(found) > MOST_SITES:
+            raise ValueError(f"sites must be numbers and ranges from 0, such as 0-9 or 0,5,18, got '{shortened(text)}'")
         found += range(first, last + 1)
     return tuple(found)

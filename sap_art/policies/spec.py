@@ -12,6 +12,7 @@ from sap_art.policies.dropout import DRO
 from sap_art.policies.noise import RNA, RSA
 from sap_art.policies.sap import SAP
 from sap_art.policies.weights import DWP, RNW, RSW, SWP
+from sap_art.untrusted import shortened
 
 
 class _Form(NamedTuple):
@@ -56,20 +57,20 @@ def parse_policy(spec: str) -> Policy:
     try:
         return AtSites(policy, parse_sites(sites))
     except ValueError as error:
-        raise ValueError(f"policy {spec!r}: {error}") from error
+        raise ValueError(f"policy '{shortened(spec)}': {error}") from error
 
 
 def _everywhere(spec: str) -> Policy:
     name, *arguments = spec.split(":")
     if name not in _FORMS:
-        raise ValueError(f"unknown policy {spec!r}; known: {', '.join(NAMES)} (for example sap:100)")
+        raise ValueError(f"unknown policy '{shortened(spec)}'; known: {', '.join(NAMES)} (for example sap:100)")
     form = _FORMS[name]
     if not 1 <= len(arguments) <= 1 + len(form.options):
-        raise ValueError(f"policy {spec!r} must be {_usage(name, form)}")
+        raise ValueError(f"policy '{shortened(spec)}' must be {_usage(name, form)}")
     try:
         value = float(arguments[0])
     except ValueError as error:
-        raise ValueError(f"policy {spec!r}: {arguments[0]!r} is not a number") from error
+        raise ValueError(f"policy '{shortened(spec)}': '{shortened(arguments[0])}' is not a number") from error
     return form.make(value, *arguments[1:])
 
 

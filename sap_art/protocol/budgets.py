@@ -10,13 +10,13 @@ from sap_art.evaluation import Evaluation
 from sap_art.flags import CRASHED, flag
 from sap_art.portfolio import PlannedAttack, budgets
 from sap_art.protocol.campaign import alone, scored_alone
-from sap_art.protocol.job import Call, Job, UnitError
+from sap_art.protocol.job import Job, UnitError
 from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.refinement import strongest
 from sap_art.protocol.scoring import choose, evaluation, report
 from sap_art.record import Flag
 from sap_art.selection import choose_worst
-from sap_art.store import Unit, tensor_sha256
+from sap_art.store import Unit
 from sap_art.tiers import STAND_ALONE
 
 Convergence = dict[str, dict[float, Evaluation]]
@@ -67,9 +67,14 @@ def _repeat(job: Job, best: PlannedAttack, finished: list[Outcome]) -> tuple[Con
 
 def _worst_of(job: Job, candidates: Tensor) -> Evaluation:
     """The worst of two points an image, chosen and scored on draws of their own."""
-    key = job.key("selection of more restarts", tensor_sha256(candidates)[:12])
-    passes = candidates.shape[0] * candidates.shape[1] * job.tier.selection_draws
-    points = job.unit(Call(key, "choosing worst points", choose_everywhere, (candidates,), passes))["points"]
+    call = job.call(
+        "selection of more restarts",
+        name="choosing worst points",
+        function=choose_everywhere,
+        arguments=(candidates,),
+        passes=candidates.shape[0] * candidates.shape[1] * job.tier.selection_draws,
+    )
+    points = job.unit(call)["points"]
     return evaluation(job, report(job, points, "worst case of more restarts"))
 
 

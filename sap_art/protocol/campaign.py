@@ -14,7 +14,7 @@ from sap_art.portfolio import PlannedAttack, plan
 from sap_art.protocol.job import BLOCK, Call, Job, UnitError, blocks
 from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.scoring import draw_block, joined
-from sap_art.store import Unit, tensor_sha256
+from sap_art.store import Unit
 from sap_art.threat import ThreatModel
 from sap_art.tiers import STAND_ALONE
 
@@ -45,11 +45,12 @@ def run_attacks(job: Job) -> list[Outcome]:
 
 
 def attack_calls(job: Job, planned: PlannedAttack, alive: Tensor, numbers: range) -> list[Call]:
-    """One attack on the images of these blocks that are alive (B,); the keys hold who they are."""
+    """One attack on the images of these blocks that are alive (B,)."""
     numbered = [(n, block[alive[block]]) for n, block in enumerate(blocks(len(job.x))) if n in numbers]
     return [
-        Call(
-            key=job.key(planned.id, f"{number:04d}-{tensor_sha256(index)[:12]}"),
+        job.call(
+            planned.id,
+            f"{number:04d}",
             name=planned.id,
             function=attack_block,
             arguments=(planned, number, index),
@@ -112,7 +113,7 @@ def alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Call:
     """An attack outside of the plan within a threat model of its own, on the stand-alone images, and report draws."""
     images = min(STAND_ALONE, len(job.x))
     passes = images * (planned.passes + job.tier.report_draws)
-    return Call(job.key(planned.id), planned.id, attack_alone, (planned, threat), passes)
+    return job.call(planned.id, name=planned.id, function=attack_alone, arguments=(planned, threat), passes=passes)
 
 
 def attack_alone(job: Job, planned: PlannedAttack, threat: ThreatModel) -> Unit:

@@ -22,7 +22,7 @@ from sap_art.protocol.job import Call, Job, UnitError
 from sap_art.protocol.outcome import Outcome
 from sap_art.randomness import make_generator
 from sap_art.record import Flag, GradientInfo
-from sap_art.store import Unit, tensor_sha256
+from sap_art.store import Unit
 from sap_art.threat import ThreatModel
 from sap_art.tiers import STAND_ALONE
 
@@ -81,7 +81,7 @@ def successive_calls(job: Job) -> list[Call]:
     if not job.tier.calls_compared:
         return []
     name, passes = "following the model over 2,000 calls", 2 * probes.HALF
-    return [Call(job.key("state between calls"), name, call_successively, (), passes)]
+    return [job.call("state between calls", name=name, function=call_successively, arguments=(), passes=passes)]
 
 
 def call_successively(job: Job) -> Unit:
@@ -147,8 +147,9 @@ def signal_calls(job: Job, finished: list[Outcome]) -> list[Call]:
     points += [o.points[:STAND_ALONE] for o in finished if o.planned.climbs_the_defence][:1]
     passes = 2 * len(x) * job.tier.signal_draws * len(job.model.estimators)
     return [
-        Call(
-            key=job.key("signal", f"{number}-{tensor_sha256(point)[:12]}"),
+        job.call(
+            "signal",
+            number,
             name="gradient signal",
             function=measure_signal,
             arguments=(point, number),
@@ -186,7 +187,8 @@ def gradient_info(job: Job, found: dict[str, list[GradientSignal]]) -> dict[str,
     if not job.tier.directions or not probes.repeats_its_draws(job.model, job.restless, seed=job.seed_for("repeats")):
         return info
     passes = 2 * job.tier.draws * (2 * job.tier.directions + len(found)) * len(job.x[:STAND_ALONE])
-    measured = job.unit(Call(job.key("finite differences"), "finite differences", differentiate, (), passes))
+    name = "finite differences"
+    measured = job.unit(job.call(name, name=name, function=differentiate, arguments=(), passes=passes))
     return {
         name: replace(
             info[name],

@@ -11,7 +11,7 @@ from sap_art.diagnostics.binarised import last_linear
 from sap_art.diagnostics.planted import PlantedResult, plant_and_attack, planted_example_missed
 from sap_art.flags import CRASHED, flag
 from sap_art.portfolio import PlannedAttack, again
-from sap_art.protocol.job import Call, Job, UnitError
+from sap_art.protocol.job import Job, UnitError
 from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.refinement import strongest
 from sap_art.record import Flag
@@ -48,7 +48,14 @@ def _plant(job: Job, best: PlannedAttack) -> PlantedResult:
     attack = again(best, "planted", restarts=job.tier.refinement.restarts if job.tier.refinement else 1)
     images = min(job.tier.planted, len(job.x))
     calls = [
-        Call(job.key(attack.id, f"{number:04d}"), "planting", plant_block, (attack, number), BLOCK * attack.passes)
+        job.call(
+            attack.id,
+            f"{number:04d}",
+            name="planting",
+            function=plant_block,
+            arguments=(attack, number),
+            passes=BLOCK * attack.passes,
+        )
         for number in range(math.ceil(images / BLOCK))
     ]
     job.submit(calls)

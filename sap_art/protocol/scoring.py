@@ -12,7 +12,7 @@ from sap_art.evaluation import Evaluation, evaluate
 from sap_art.protocol.job import BLOCK, Call, Job, UnitError
 from sap_art.protocol.outcome import Outcome
 from sap_art.selection import Choice, choose_worst
-from sap_art.store import Unit, tensor_sha256
+from sap_art.store import Unit
 from sap_art.tiers import STAND_ALONE
 
 
@@ -24,8 +24,9 @@ def report(job: Job, points: Tensor, label: str) -> list[Call]:
 def draws_on(job: Job, points: Tensor, *labels: str, draws: int) -> list[Call]:
     """Draws of the stage ``labels`` on points (b, ...) for the first b images."""
     return [
-        Call(
-            key=job.key(*labels, f"{number:04d}-{tensor_sha256(block)[:12]}"),
+        job.call(
+            *labels,
+            f"{number:04d}",
             name=f"scoring {labels[-1]}",
             function=draw_block,
             arguments=(block, number, draws, labels),
@@ -80,8 +81,9 @@ def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws
     valid = torch.stack([torch.ones(len(job.x), dtype=torch.bool), *(o.done for o in outcomes)])
     draws = draws or job.tier.selection_draws
     calls = [
-        Call(
-            key=job.key(stage, f"{number:04d}-{tensor_sha256(points, exist)[:12]}"),
+        job.call(
+            stage,
+            f"{number:04d}",
             name="choosing worst points",
             function=choose_block,
             arguments=(points, exist, number, draws, stage),
@@ -98,14 +100,29 @@ def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws
 def keep_together(job: Job, choice: Choice) -> None:
     """The worst points of all images in one file, for whoever hands them in."""
     whole = {"points": choice.points, "candidate": choice.candidate}
-    job.store.unit(job.key(f"selection-{tensor_sha256(choice.points)[:12]}"), lambda: whole)
+    job.unit(job.call("selection", name="worst points", function=together, arguments=(whole,), passes=0))
+
+
+def together(job: Job, whole: Unit) -> Unit:
+    """What is kept."""
+    return whole
 
 
 def choose_block(job: Job, candidates: Tensor, valid: Tensor, number: int, draws: int, stage: str) -> Unit:
-    """The worst of candidates (A, b, ...), of which (A, b) exist, for the images of block ``number``."""
+    """The worst of candidates (A, b, ...), of which (A, b) exist, for the images of block ``number``.
+
+    Images that the same attacks have run on are chosen for together: ``draws`` count for candidates that exist.
+    """
     candidates, y = candidates.to(job.x.device), job.y[number * BLOCK :][: candidates.shape[1]]
-    found = choose_worst(job.model, candidates, valid, y, draws=draws, seed=job.seed_for(stage, number))
-    return {"points": found.points, "candidate": found.candidate}
+    points, winner = candidates[0].clone(), torch.zeros(len(y), dtype=torch.long)
+    patterns, pattern_of = valid.unique(dim=1, return_inverse=True)
+    for group, pattern in enumerate(patterns.T):
+        exist, images = pattern.nonzero()[:, 0], (pattern_of == group).nonzero()[:, 0]
+        few, seed = candidates[exist][:, images], job.seed_for(stage, number, group)
+        there = torch.ones(few.shape[:2], dtype=torch.bool)
+        found = choose_worst(job.model, few, there, y[images], draws=draws, seed=seed)
+        points[images], winner[images] = found.points, exist[found.candidate.cpu()]
+    return {"points": points, "candidate": winner}
 
 
 def told_right(job: Job, outcomes: list[Outcome]) -> Tensor | None:

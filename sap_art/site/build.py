@@ -16,6 +16,7 @@ from sap_art.site.plots import Plot
 from sap_art.site.ranking import rank_entries
 from sap_art.site.reading import RUN, Entry, read_folder
 from sap_art.site.rows import Row, rows_of
+from sap_art.untrusted import is_inside, read_json
 
 MANIFEST = "manifest.json"
 COMPARED = ("accuracy-eps", "reliability-adversarial")
@@ -56,6 +57,8 @@ def write(files: Mapping[str, bytes], output: Path) -> None:
     before = _listed(output)
     for name, content in files.items():
         path = output / name
+        if not is_inside(path.parent, output):
+            raise ValueError(f"{path.parent} is a symbolic link out of {output}; choose another --output")
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         part.write_bytes(content)
@@ -71,7 +74,7 @@ def stale(files: Mapping[str, bytes], output: Path) -> list[str]:
 
 
 def _exports(entries: Sequence[Entry], rows: Sequence[Row]) -> Files:
-    fragments = exports.robustbench_fragments([entry.record for entry in entries])
+    fragments = exports.robustbench_fragments([entry.record for entry in entries if entry.control is None])
     words = {name: name.removeprefix("robustbench-").removesuffix(".html") for name in fragments}
     ordered = {entry.slug: entry for entry in entries}
     texts = {
@@ -113,16 +116,15 @@ def _listed(output: Path) -> set[str]:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise ValueError(f"{output} is not empty and holds no site of ours; choose another --output")
         return set()
-    try:
-        names = json.loads(manifest.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{manifest} is damaged: {error}; delete {output}") from error
-    inside = output.resolve()
-    if not isinstance(names, list) or not all(
-        isinstance(n, str) and (inside / n).resolve().is_relative_to(inside) for n in names
-    ):
+    names = read_json(manifest, what=f"the list of a site's files; delete {output}")
+    if not isinstance(names, list) or not all(isinstance(n, str) and _is_plain(n, output) for n in names):
         raise ValueError(f"{manifest} must list the site's files; delete {output}")
     return set(names)
+
+
+def _is_plain(name: str, output: Path) -> bool:
+    """Whether it can be the name of a file of a site: renewing one removes what its list names."""
+    return name.isprintable() and is_inside(output / name, output) and not (output / name).is_dir()
 
 
 def _content(path: Path) -> bytes | None:

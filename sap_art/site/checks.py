@@ -11,12 +11,16 @@ from sap_art.flags import LEVELS
 from sap_art.record import PROTOCOL, Record, Value
 from sap_art.threat import NORMS
 from sap_art.tiers import TIERS
+from sap_art.untrusted import shortened
 
 NAME_LENGTH = 200
 TEXT_LENGTH = 10_000
 TEXTS = re.compile(r"(evidence|error|notes\[\d+\])$")
 """Fields that hold sentences; all other strings are names."""
-UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+"""Control characters, and those that turn the direction of what follows: text must be what it seems to be."""
 NEEDED = ("clean", "T1")
 ROUNDING = 1e-9
 
@@ -45,12 +49,6 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(item, f"{path}[{number}]")
     elif value is not None:
         yield path, value
-
-
-def shortened(text: object) -> str:
-    """A text in quotes as an error message can show it, at most 60 characters of it."""
-    text = str(text)
-    return ascii(text if len(text) <= 60 else f"{text[:57]}...")[1:-1]
 
 
 def _of_text(path: str, text: str) -> Iterator[str]:

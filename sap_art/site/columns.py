@@ -22,7 +22,7 @@ COLUMNS = (
         "number",
         "up",
         "One more than the entries that are significantly better on the same images (paired 95 % interval); entries "
-        "that no interval separates share a rank. Evaluations that cannot be trusted have none.",
+        "that no interval separates share a rank. Evaluations that cannot be trusted have none, nor have controls.",
     ),
     Column(
         "defence", "Defence", "text", "up", "What is random: a policy with its value, none, or own noise of the net."
@@ -98,5 +98,6 @@ EXPORTED = (
     ("passes", None),
     ("seconds", None),
     ("not_ranked", None),
+    ("kind", None),
 )
 """Columns of the CSV file: a row's key, and the part of its value."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from sap_art.data import CLASS_NAMES
 from sap_art.explain import EXPLANATIONS, LEVEL_WORDS
 from sap_art.per_image import PerImage
@@ -13,7 +15,7 @@ from sap_art.site.command import command_of
 from sap_art.site.drawing import percent, signed
 from sap_art.site.exports import bib_entry
 from sap_art.site.pages import VERDICT_SENTENCES, explanations, page, ranked_beside
-from sap_art.site.pictures import data_uri
+from sap_art.site.pictures import GREY, change, data_uri
 from sap_art.site.plots import WHERE
 from sap_art.site.ranking import Ranking
 from sap_art.site.reading import Entry
@@ -51,20 +53,22 @@ def entry_page(
     """The page of ``entry``; ``drawn`` are its plots."""
     record = entry.record
     command = command_of(record)
+    examples = [] if entry.images is None else _examples(record, entry.images)
     data = {
         "slug": entry.slug,
         "bib": bib_entry(entry),
         "explanations": explanations(),
-        "reach": record.eps * 255 if record.norm == "Linf" else None,
         "counts": None if entry.images is None else _counts(entry.images),
     }
     return page(
         "entry.html.j2",
+        styles=("plots.css", "entry.css"),
         scripts=("common.js", "entry.js"),
         data=data,
         root="../",
         row=row,
         record=record,
+        control=entry.control,
         ranked=ranked_beside(entry, entries, ranking),
         verdict_words=VERDICT_SENTENCES[record.verdict],
         level_words=LEVEL_WORDS,
@@ -74,7 +78,9 @@ def entry_page(
         missing=_missing(record),
         attacks=sorted(record.attacks, key=lambda a: attack_order(a.id)),
         calibration=[_calibration(where, record.calibration[where]) for where in WHERE if where in record.calibration],
-        examples=[] if entry.images is None else _examples(record, entry.images),
+        examples=examples,
+        slopes=sorted({example["slope"] for example in examples}),
+        grey=GREY / 255,
         reach_words="plus and minus eps" if record.norm == "Linf" else "the largest change",
         command=command,
         beside=_beside(record, command.line),
@@ -161,17 +167,29 @@ def _examples(record: Record, images: PerImage) -> list[dict[str, Any]]:
         said = [f"{name_of(number)} {count}/{int(counts.sum())}" for count, number in named[:2]]
         return ", ".join([*said, *([f"others {rest}"] if rest else [])])
 
-    return [
-        {
+    def one(i: int) -> dict[str, Any]:
+        clean, worst = shown.clean[i], shown.worst[i]
+        by = change(clean, worst)
+        return {
             "index": int(shown.index[i]),
             "label": name_of(int(shown.label[i])),
-            "clean": data_uri(shown.clean[i]),
-            "worst": data_uri(shown.worst[i]),
+            "clean": data_uri(clean),
+            "other": data_uri(worst if by is None else by),
+            "is_change": by is not None,
+            "slope": _slope(record, worst.int() - clean.int()),
+            "width": clean.shape[2],
+            "height": clean.shape[1],
             "clean_votes": votes(shown.clean_votes[i]),
             "worst_votes": votes(shown.worst_votes[i]),
         }
-        for i in range(len(shown.index))
-    ]
+
+    return [one(i) for i in range(len(shown.index))]
+
+
+def _slope(record: Record, by: Tensor) -> float:
+    """What makes the largest change, which is eps where that bounds every pixel, one from grey to black or white."""
+    most = record.eps * 255 if record.norm == "Linf" else max(1, int(by.abs().max()))
+    return round((GREY - 1) / most, 6)
 
 
 def _counts(images: PerImage) -> dict[str, Any]:

@@ -55,8 +55,9 @@ def bib_entry(entry: Entry) -> str:
     """One record as ``@misc``: what was measured, on what, with which result; the year if its run says when."""
     record, worst = entry.record, entry.record.metrics["T1"]
     title = f"{record.defence.spec} on {record.model.name}: evaluation of a random defence by {record.protocol}"
+    kind = "Entry" if entry.control is None else "Control, no submission:"
     note = (
-        f"Entry {record.entry}; tier {record.tier}, {record.data.n} images of {record.data.set}, {record.norm} eps = "
+        f"{kind} {record.entry}; tier {record.tier}, {record.data.n} images of {record.data.set}, {record.norm} eps = "
         f"{eps_text(record.eps)}; worst-case accuracy {100 * worst.value:.1f} % "
         f"[{100 * worst.low:.1f}, {100 * worst.high:.1f}]; verdict: {record.verdict}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -17,14 +18,19 @@ from sap_art.site.drawing import percent, signed
 from sap_art.site.exports import PAPERS, bib_entry
 from sap_art.site.ranking import Ranking, setting_of
 from sap_art.site.reading import Entry
-from sap_art.site.rows import Row, raised
+from sap_art.site.rows import CONTROL, ENTRY, Row, raised
 
 UNIT = 10_000
 """Paired differences in a page are whole multiples of 1 / UNIT."""
+COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+STYLE_SPACE = re.compile(r"\s*([{};])\s*|\s+(?=\s)")
+SCRIPT_SPACE = re.compile(r"^(?:\s*//.*\n|\s+)", re.MULTILINE)
+"""Lines that are a comment, and what lines begin with."""
 AT_ONCE = 100
 """Rows that are drawn before anything else; the others follow as soon as the browser has time."""
 NEVER_TWICE = ("rank", "defence", "net")
-FILTERS = {"defence": "Defence", "net": "Net", "verdict": "Verdict", "tier": "Tier", "eps": "eps"}
+FILTERS = {"kind": "Kind", "defence": "Defence", "net": "Net", "verdict": "Verdict", "tier": "Tier", "eps": "eps"}
+CONTROLS = "Controls, whose answer is known beforehand: they test the evaluation and have no rank"
 VERDICT_WORDS = {
     "failed": "FAILED",
     "unreliable": "Unreliable",
@@ -46,7 +52,7 @@ def index_page(entries: Sequence[Entry], rows: Sequence[Row], fragments: Mapping
     seen = {entry.slug: seen_of(entry) for entry in entries}
     groups: dict[str, list[tuple[int, Row, dict[str, str]]]] = {}
     for number, row in enumerate(rows):
-        groups.setdefault(row["setting"], []).append((number, row, seen[row["slug"]]))
+        groups.setdefault(_heading(row), []).append((number, row, seen[row["slug"]]))
     data = {
         "rows": rows,
         "columns": [{"key": c.key, "kind": c.kind} for c in COLUMNS],
@@ -64,10 +70,11 @@ def index_page(entries: Sequence[Entry], rows: Sequence[Row], fragments: Mapping
         }
         for key, label in FILTERS.items()
     ]
-    count = f"{len(rows)} {'entry' if len(rows) == 1 else 'entries'}"
-    where = next(iter(groups)) if len(groups) == 1 else f"{len(groups)} settings, each ranked by itself"
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    where = f": {settings[0]}" if len(settings) == 1 else f" in {len(settings)} settings, each ranked by itself"
     return page(
         "index.html.j2",
+        styles=("controls.css", "table.css"),
         scripts=("common.js", "table.js"),
         data=data,
         columns=COLUMNS,
@@ -75,7 +82,7 @@ def index_page(entries: Sequence[Entry], rows: Sequence[Row], fragments: Mapping
         groups=list(groups.items()),
         fragments=list(fragments.items()),
         at_once=AT_ONCE,
-        summary=f"{count} in {where}." if len(groups) > 1 else f"{count}: {where}.",
+        summary=f"{_counted(rows)}{where}.",
     )
 
 
@@ -85,7 +92,7 @@ def compare_page(
     """Two to four entries side by side; ``drawn`` holds the plots of each entry."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row["setting"], []).append(row)
+        groups.setdefault(_heading(row), []).append(row)
     data = {
         "rows": rows,
         "columns": [{"key": c.key, "label": c.label, "kind": c.kind} for c in COLUMNS if c.key not in NEVER_TWICE],
@@ -97,6 +104,7 @@ def compare_page(
     }
     return page(
         "compare.html.j2",
+        styles=("controls.css", "plots.css", "compare.css"),
         scripts=("common.js", "compare.js"),
         data=data,
         groups=list(groups.items()),
@@ -104,10 +112,17 @@ def compare_page(
     )
 
 
-def page(template: str, *, scripts: Sequence[str], data: Mapping[str, Any], root: str = "", **values: Any) -> str:
+def page(
+    template: str,
+    *,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    data: Mapping[str, Any],
+    root: str = "",
+    **values: Any,
+) -> str:
     """One page: ``data`` for its scripts, ``values`` for its template, ``root`` the way to the site's folder."""
-    hidden = "".join(f"#board.no-{column.key} .{column.key} {{ display: none; }}\n" for column in COLUMNS)
-    style, theme = static("site.css") + hidden, static("theme.js")
+    style, theme = "\n".join(map(static, ("site.css", *styles))), static("theme.js")
     script = "\n".join(map(static, scripts)).replace('\n"use strict";', "")
     policy = {
         "default-src": "'none'",
@@ -137,8 +152,13 @@ def page(template: str, *, scripts: Sequence[str], data: Mapping[str, Any], root
 
 @cache
 def static(name: str) -> str:
-    """A style sheet or script of the package."""
-    return (files("sap_art.site") / "static" / name).read_text(encoding="utf-8")
+    """A style sheet or script of the package without comments and indents; that of the table hides columns too."""
+    text = (files("sap_art.site") / "static" / name).read_text(encoding="utf-8")
+    if name == "table.css":
+        text += "".join(f"#board.no-{column.key} .{column.key} {{ display: none; }}\n" for column in COLUMNS)
+    if name.endswith(".css"):
+        return STYLE_SPACE.sub(r"\1", COMMENT.sub("", text)).strip()
+    return SCRIPT_SPACE.sub("", text)
 
 
 def digest(text: str) -> str:
@@ -172,6 +192,19 @@ def _pairs(found: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
 def _unit(number: float) -> int:
     """Rounded, but never to 0: an interval that leaves 0 out still does."""
     return round(number * UNIT) or (number > 0) - (number < 0)
+
+
+def _heading(row: Row) -> str:
+    return row["setting"] if row["kind"] == ENTRY else f"{CONTROLS}: {row['setting']}"
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """``16 entries and 15 controls``."""
+    controls = sum(row["kind"] == CONTROL for row in rows)
+    entries = len(rows) - controls
+    said = [f"{entries} {'entry' if entries == 1 else 'entries'}"] if entries else []
+    said += [f"{controls} {'control' if controls == 1 else 'controls'}"] if controls else []
+    return " and ".join(said)
 
 
 def _values(rows: Sequence[Row], key: str) -> list[str]:

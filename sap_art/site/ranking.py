@@ -15,6 +15,7 @@ from sap_art.tiers import TIERS
 
 SEED = 0
 NOT_KEPT = "its right draws were not kept image by image, so it cannot be compared in pairs"
+A_CONTROL = "a control, which tests the evaluation and competes with nobody"
 NOT_TRUSTED = "its evaluation cannot be trusted"
 
 
@@ -53,7 +54,10 @@ def setting_of(record: Record) -> Setting:
 
 
 def rank_entries(entries: Sequence[Entry]) -> Ranking:
-    """Rank within each setting by the accuracy of a single draw at the worst points, paired image by image."""
+    """Rank within each setting by the accuracy of a single draw at the worst points, paired image by image.
+
+    Controls have none, and count for nobody's.
+    """
     ranking = Ranking({}, {}, {})
     for setting in sorted({setting_of(entry.record) for entry in entries}, key=lambda s: s.order):
         group = [entry for entry in entries if setting_of(entry.record) == setting]
@@ -61,7 +65,9 @@ def rank_entries(entries: Sequence[Entry]) -> Ranking:
         shared = [entry.slug for entry in group if _shares_noise(entry.record)]
         ranking.pairs[setting] = metrics.paired_differences(right, seed=SEED, shared_noise=shared)
         for entry in group:
-            if is_unreliable(entry.record):
+            if entry.control is not None:
+                ranking.unranked[entry.slug] = A_CONTROL
+            elif is_unreliable(entry.record):
                 ranking.unranked[entry.slug] = NOT_TRUSTED
             elif entry.images is None:
                 ranking.unranked[entry.slug] = NOT_KEPT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,40 +11,51 @@ from typing import Any
 
 from sap_art.per_image import SUFFIX, PerImage
 from sap_art.record import Record
-from sap_art.site.checks import problems, shortened
+from sap_art.site.checks import TEXT_LENGTH, UNPRINTABLE, problems
+from sap_art.untrusted import is_inside, read_json, read_toml, shortened
 
 RUN = ".run.json"
-LARGEST = 64 * 2**20
-"""Bytes that a record, or what is beside it, may have."""
+CONTROLS = "controls.toml"
+"""Beside records, if any of them are controls: their entries, each with what is known of it beforehand."""
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One record and what lies beside it; ``slug`` names its files in the site."""
+    """One record and what lies beside it; ``slug`` names its files in the site.
+
+    ``control``: what is known of it beforehand, if it is no submission but puts the evaluation to the test.
+    """
 
     slug: str
     record: Record
     path: Path
     run: dict[str, Any] | None
     images: PerImage | None
+    control: str | None = None
 
 
 def read_folder(folder: Path) -> list[Entry]:
     """All entries of a folder, in the order of their names.
 
     Raises:
-        ValueError: no records there, an invalid one, or two of one name; the message names file and field.
+        ValueError: no records there, an invalid one, two of one name, or a control that has no record; the message
+            names file and field.
     """
     paths = sorted(p for p in folder.glob("*.json") if not p.name.endswith(RUN)) if folder.is_dir() else []
     if not paths:
         inside = folder / "records"
         hint = f"did you mean {inside}?" if inside.is_dir() else "sap-art bench writes them into OUTPUT/records"
         raise ValueError(f"no records (*.json) in {folder}; {hint}")
+    for path in paths:
+        _require_own(path, folder)
     found = [(path, read_record(path)) for path in paths]
     _require_distinct(found)
     slugs = slugs_of([record.entry for _, record in found])
-    entries = [Entry(slugs[r.entry], r, path, _run(path), read_images(path, r)) for path, r in found]
+    controls = read_controls(folder, [record.entry for _, record in found])
+    entries = [
+        Entry(slugs[r.entry], r, path, _run(path), read_images(path, r), controls.get(r.entry)) for path, r in found
+    ]
     return sorted(entries, key=lambda entry: entry.record.entry)
 
 
@@ -55,11 +65,7 @@ def read_record(path: Path) -> Record:
     Raises:
         ValueError: it is no record, or holds what no evaluation writes; the message names file and field.
     """
-    _require_small(path)
-    try:
-        record = Record.read(path)
-    except RecursionError as error:
-        raise ValueError(f"{path} is not a valid record: nested too deeply") from error
+    record = Record.read(path)
     if wrong := list(problems(record)):
         raise ValueError(f"{path} is not a valid record: {'; '.join(wrong[:5])}")
     return record
@@ -70,10 +76,29 @@ def read_images(path: Path, record: Record) -> PerImage | None:
     beside = path.with_name(path.name.removesuffix(".json") + SUFFIX)
     if not beside.exists():
         return None
-    _require_small(beside)
+    _require_own(beside, path.parent)
     found = PerImage.read(beside, images=record.data.n, counts_sha256=record.counts_sha256)
     if record.precision is not None and len(found.worst) != record.precision.m:
         raise ValueError(f"{beside}: worst_right has {len(found.worst)} draws, precision.m is {record.precision.m}")
+    return found
+
+
+def read_controls(folder: Path, entries: Sequence[str]) -> dict[str, str]:
+    """Which of the entries of a folder are controls, and what is known of each; none without ``controls.toml``.
+
+    Raises:
+        ValueError: not TOML, no text, or an entry that is not there; the message names file and entry.
+    """
+    path = folder / CONTROLS
+    if not path.exists():
+        return {}
+    _require_own(path, folder)
+    found = read_toml(path, what="valid TOML")
+    for entry, known in found.items():
+        if not isinstance(known, str) or not known.strip() or len(known) > TEXT_LENGTH or UNPRINTABLE.search(known):
+            raise ValueError(f"{path}: '{shortened(entry)}' must have a text that says what is known of it")
+        if entry not in entries:
+            raise ValueError(f"{path}: no record of the entry '{shortened(entry)}' is in {folder}")
     return found
 
 
@@ -101,20 +126,13 @@ def _run(path: Path) -> dict[str, Any] | None:
     beside = path.with_name(path.name.removesuffix(".json") + RUN)
     if not beside.exists():
         return None
-    _require_small(beside)
-    try:
-        found = json.loads(beside.read_bytes(), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{beside} is no sidecar of a record: {error}") from error
+    _require_own(beside, path.parent)
+    found = read_json(beside, what="a sidecar of a record")
     if not isinstance(found, dict):
-        raise ValueError(f"{beside} is no sidecar of a record: must be an object, got {type(found).__name__}")
+        raise ValueError(f"{beside} is not a sidecar of a record: must be an object, got {type(found).__name__}")
     if wrong := list(_odd(found)):
-        raise ValueError(f"{beside} is no sidecar of a record: {wrong[0]}")
+        raise ValueError(f"{beside} is not a sidecar of a record: {wrong[0]}")
     return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
 
 
 def _odd(found: dict[str, Any]) -> Iterator[str]:
@@ -127,6 +145,7 @@ def _odd(found: dict[str, Any]) -> Iterator[str]:
             yield f"{shortened(key)} holds an unprintable character"
 
 
-def _require_small(path: Path) -> None:
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, at most {LARGEST:,} are allowed")
+def _require_own(path: Path, folder: Path) -> None:
+    """A record of a stranger's must not publish a file of the reader's, under the name of a record."""
+    if not is_inside(path, folder):
+        raise ValueError(f"{path} is a symbolic link out of its folder; put the file there instead")

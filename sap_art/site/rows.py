@@ -15,16 +15,21 @@ DIGITS = 6
 UNNAMED = {"foreign": "own noise", "none": "none"}
 AUTOATTACK = ("autoattack-rand", "autoattack-standard")
 
+ENTRY, CONTROL = "entry", "control"
+
 Row = dict[str, Any]
 
 
 def rows_of(entries: Sequence[Entry], ranking: Ranking) -> list[Row]:
-    """All rows: settings in their order, then by rank, then by worst case; entries without a rank come last."""
+    """All rows: settings in their order, then by rank, then by worst case; without a rank last, then controls."""
     rows = [_row(entry, ranking) for entry in entries]
     order = {entry.slug: setting_of(entry.record).order for entry in entries}
-    return sorted(
-        rows, key=lambda r: (order[r["slug"]], r["rank"] is None, r["rank"], -r["worst_case"]["value"], r["slug"])
-    )
+
+    def place(row: Row) -> tuple[Any, ...]:
+        worst = row["worst_case"]["value"]
+        return order[row["slug"]], row["kind"] == CONTROL, row["rank"] is None, row["rank"], -worst, row["slug"]
+
+    return sorted(rows, key=place)
 
 
 def raised(record: Record) -> list[Flag]:
@@ -64,7 +69,8 @@ def _row(entry: Entry, ranking: Ranking) -> Row:
         "rank": ranking.rank.get(entry.slug),
         "not_ranked": ranking.unranked.get(entry.slug),
         "entry": record.entry,
-        "name": name_of(record),
+        "kind": ENTRY if entry.control is None else CONTROL,
+        "name": name_of(record) if entry.control is None else f"{record.model.name}, a control",
         "defence": defence_of(record),
         "net": record.model.name,
         "architecture": record.model.architecture,

@@ -17,17 +17,20 @@ from torch import Tensor, nn
 
 from sap_art.attacks.isolation import seeded_generators
 from sap_art.evaluation import Evaluation
+from sap_art.integrations.art.chance import one_draw_p_value
 from sap_art.integrations.art.checks import Array, ready_inputs, ready_labels, require_range
 from sap_art.integrations.art.preprocessor import SAPPreprocessor
 from sap_art.integrations.art.view import AttackView
 from sap_art.randomness import derive_seed
 from sap_art.stochastic import StochasticModel
 
+LEVEL = 1e-3
+"""The most often that an evaluation is warned about where nothing but chance parts its two numbers."""
 OF_PROBABILITIES = ("SimBA", "VirtualAdversarialMethod")
 
 
 class SingleDrawWarning(UserWarning):
-    """One prediction an image, as ART scores, says something else than many: report the many."""
+    """One prediction an image, as ART scores, is further from many than chance explains: report the many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,13 @@ class ArtEvaluation(Evaluation):
 
     ``single_predict_accuracy``: ``art.utils.compute_accuracy`` of one further ``predict``, in [0, 1]; ``x_adv``
     (B, ...): the points that were scored.
+
+    ``single_predict_p_value``: in [0, 1], the chance of at least this difference between the two accuracies if that
+    predict is one more draw, and images have noise of their own; see ``chance.one_draw_p_value``.
     """
 
     single_predict_accuracy: float
+    single_predict_p_value: float
     x_adv: NDArray[Any]
 
 
@@ -71,7 +78,9 @@ def evaluate_art(
         batch_size: of ``predict``.
 
     Warns:
-        SingleDrawWarning: the accuracy of one ``predict``, which is ART's way, lies outside the interval.
+        SingleDrawWarning: the accuracy of one ``predict``, which is ART's way, is further from that of the draws than
+            chance explains (``single_predict_p_value`` < 1e-3, exact for any number of images and draws): images share
+            the noise of a ``predict``, or predictions change from call to call.
 
     Raises:
         TypeError: no classifier of ART, or an attack view; no attack, or its class; an attack that gives no images.
@@ -92,14 +101,18 @@ def evaluate_art(
         with _seeded([scored], derive_seed(seed, *place)):
             return np.asarray(scored.predict(x_adv, batch_size=batch_size))
 
-    predictions = torch.from_numpy(np.stack([predict("draw", draw) for draw in range(draws)])).float()
+    answers = [*(predict("draw", draw) for draw in range(draws)), predict("art")]
+    predictions = torch.from_numpy(np.stack(answers)).float()
     if predictions.ndim != 3 or not torch.isfinite(predictions).all():
         raise ValueError(f"predict must give finite (B, C), got {tuple(predictions.shape[1:])}, or NaN or inf in it")
+    log_probabilities, true = predictions.log_softmax(-1), torch.from_numpy(labels.argmax(1))
+    right = log_probabilities.argmax(-1) == true
     result = ArtEvaluation(
-        draw_log_probabilities=predictions.log_softmax(-1),
-        labels=torch.from_numpy(labels.argmax(1)),
+        draw_log_probabilities=log_probabilities[:-1],
+        labels=true,
         per_example=all(model.per_example for model in _models(scored)),
-        single_predict_accuracy=float(compute_accuracy(predict("art"), labels)[0]),
+        single_predict_accuracy=float(compute_accuracy(answers[-1], labels)[0]),
+        single_predict_p_value=one_draw_p_value(right[:-1].sum(0), right[-1], draws=draws),
         x_adv=x_adv,
     )
     _compare(result)
@@ -163,11 +176,13 @@ def _pruners(estimator: Any) -> list[SAPPreprocessor]:
 
 
 def _compare(result: ArtEvaluation) -> None:
-    low, high = result.interval
-    if not low <= result.single_predict_accuracy <= high:
+    if result.single_predict_p_value < LEVEL:
+        low, high = result.interval
         warnings.warn(
             f"one predict an image says {result.single_predict_accuracy:.1%}, {result.draws} fresh ones say "
-            f"{result.accuracy:.1%} [{low:.1%}, {high:.1%}]: report the latter",
+            f"{result.accuracy:.1%} [{low:.1%}, {high:.1%}]: with noise of its own for each image, chance alone would "
+            f"part them so far with p = {result.single_predict_p_value:.1e}. Images share the noise of a predict, or "
+            "predictions change from call to call: report the latter",
             SingleDrawWarning,
             stacklevel=3,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from sap_art.corruptions.record import CorruptionRecord, published_mean
 from sap_art.integrations.robustbench.export import info_path, percent, to_fill_in
 from sap_art.integrations.robustbench.facts import DATASET
 from sap_art.record import write_json
+from sap_art.untrusted import read_json
 
 THREAT_MODEL = "corruptions"
 
@@ -71,10 +71,7 @@ def _footnote(record: CorruptionRecord) -> str:
 def _before(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); delete it to have it written anew") from error
+    found = read_json(path, what="JSON; delete it to have it written anew")
     if not isinstance(found, dict) or not isinstance(found.get("sap_art", {}), dict):
         raise ValueError(f"{path} is no entry in RobustBench's schema; delete it to have it written anew")
     return found

@@ -16,6 +16,7 @@ from typing import Any
 from sap_art.data import CLASS_NAMES
 from sap_art.record import ModelInfo, Record, Value, write_json
 from sap_art.tiers import STAND_ALONE
+from sap_art.untrusted import file_name
 
 EPS_DENOMINATOR = 255
 MAX_NUMERATOR = 64
@@ -34,9 +35,7 @@ def export(record: Record, root: Path) -> Path:
 
 def info_path(root: Path, *, dataset: str, threat_model: str, entry: str) -> Path:
     """Where RobustBench looks for an entry below ``root``; raises ValueError for what cannot name a file or folder."""
-    parts = (dataset, threat_model, f"{entry}.json")
-    if wrong := [part for part in parts if not part or Path(part).name != part or part == ".."]:
-        raise ValueError(f"{wrong[0]!r} must be the name of a file or folder, without a path")
+    parts = (file_name(dataset, ""), file_name(threat_model, ""), file_name(entry, ".json"))
     return (root / "model_info").joinpath(*parts)
 
 

@@ -30,7 +30,8 @@ function explainFlags() {
     hide();
     const about = data.explanations[button.dataset.code];
     const level = about.level === "R" ? "makes the evaluation unreliable" : "a warning";
-    const lines = [["Seen", button.dataset.seen], ["Why it matters", about.why], ["What to do", about.remedy]];
+    const seen = button.dataset.seen ?? button.closest("tr")?.lastElementChild.textContent; // the table has it already
+    const lines = [["Seen", seen], ["Why it matters", about.why], ["What to do", about.remedy]];
     tip.replaceChildren(element("b", `${button.dataset.code}: ${level}`),
       ...lines.filter(([, text]) => text).map(([name, text]) => element("p", `${name}: ${text}`)));
     tip.hidden = false;

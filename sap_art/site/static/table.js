@@ -7,10 +7,10 @@ const everything = board.createTBody(); // rows of all settings while they are s
 const groups = all("#board tbody.group");
 const lines = data.rows.map((row, index) => {
   const line = document.getElementById(`row-${index}`);
-  const text = [row.entry, row.defence, row.net, row.architecture, row.verdict, ...row.flags].join(" ").toLowerCase();
+  const text = [row.entry, row.defence, row.net, row.architecture, row.verdict, row.kind, ...row.flags].join(" ").toLowerCase();
   return { row, index, line, text, group: line.parentElement };
 });
-const FILTERS = ["defence", "net", "verdict", "tier", "eps"];
+const FILTERS = ["kind", "defence", "net", "verdict", "tier", "eps"];
 const RANKED = "rank";
 let state = readState();
 let order = lines;
@@ -62,7 +62,8 @@ function filter() {
     const filled = lines.some((l) => l.group === group && !l.line.hidden) && order === lines;
     group.querySelector("tr.setting").hidden = !filled || groups.length < 2;
   }
-  one("#count").textContent = count === lines.length ? `${count} entries` : `${count} of ${lines.length} entries`;
+  const what = data.rows.some((row) => row.kind === "control") ? "entries and controls" : "entries";
+  one("#count").textContent = `${count === lines.length ? "" : `${count} of `}${lines.length} ${what}`;
   one("#none").hidden = count > 0;
   fold();
 }

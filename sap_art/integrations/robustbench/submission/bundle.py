@@ -55,6 +55,7 @@ def submit(
     source: str | None = None,
     device: str = "cpu",
     load_model: Callable[[str], nn.Module] = zoo.load_model,
+    trust_code: bool = False,
 ) -> Submission:
     """Write the bundle of one entry into the new folder ``to``, all of it or nothing.
 
@@ -72,6 +73,7 @@ def submit(
             is a directory, else from test images behind those of the run.
         device: where the model is to be run.
         load_model: gives the net of a reference, as the run did; ``sap_art.models.Loader()`` knows RobustBench's too.
+        trust_code: whether the run may name code, which is run; see ``sap_art.suites.load``.
 
     Raises:
         Refused: rules forbid a path that was asked for, or the evaluation cannot be trusted and is not forced.
@@ -85,7 +87,7 @@ def submit(
     for name in paths or ():
         rules.require_allowed(name, record)
     chosen = list(dict.fromkeys(paths or rules.allowed_paths(record)))
-    case = Case(path, record, source, device, load_model)
+    case = Case(path, record, source, device, load_model, trust_code)
     with _new_folder(to) as folder:
         written = {name: WRITERS[name](case, folder / name) for name in chosen}
         reasons = {name: rules.reason_against(name, record) or "not asked for" for name in PATHS if name not in chosen}

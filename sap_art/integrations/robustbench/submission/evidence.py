@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import glob
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
-from sap_art import data
+from sap_art import data, suites
+from sap_art.determinants import SHOWN
 from sap_art.devices import require_device
 from sap_art.entries import Entry, make_entry
 from sap_art.evaluation import Evaluation
@@ -27,6 +25,7 @@ from sap_art.store import Store, tensor_sha256
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.threat import ThreatModel
 from sap_art.tiers import TIERS
+from sap_art.untrusted import file_name, read_tensors
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,13 @@ class Evidence:
 
 
 def read_evidence(
-    path: Path, record: Record, *, source: str | None, device: str, load_model: Callable[[str], nn.Module]
+    path: Path,
+    record: Record,
+    *,
+    source: str | None,
+    device: str,
+    load_model: Callable[[str], nn.Module],
+    trust_code: bool,
 ) -> Evidence:
     """The run in whose ``records/`` the file ``path`` with this record lies.
 
@@ -93,13 +98,14 @@ def read_evidence(
         source: of the images, as in ``sap_art.data.load``.
         device: where the model is to be run.
         load_model: gives the net of a reference, as the run did.
+        trust_code: whether the run may name code, which is run; see ``suites.load``.
 
     Raises:
         ValueError: no folder of a run, or the model or the images at hand are not those of the record.
         FileNotFoundError: the images, or the user's file that makes the net, are not there.
     """
     root, where = path.resolve().parent.parent, require_device(device)
-    suite, chosen = _read_suite(root, record.entry)
+    suite, chosen = _read_suite(root, record.entry, trust_code=trust_code)
     _require_same_settings(suite, record)
     x, y = data.load(suite.dataset, n=record.data.n, source=source)
     if data.ids_sha256(x, y) != record.data.ids_sha256:
@@ -121,23 +127,17 @@ def read_evidence(
     return Evidence(record, root, entry, x, y)
 
 
-def _read_suite(root: Path, entry: str) -> tuple[Suite, SuiteEntry]:
+def _read_suite(root: Path, entry: str, *, trust_code: bool) -> tuple[Suite, SuiteEntry]:
     path = root / "suite.json"
     if not path.is_file():
         raise ValueError(
             f"{root} is no output folder of sap-art bench (no suite.json), so neither the points nor the settings of "
             f"{entry} are there; run the suite with --output, or choose --path table, which needs the record alone"
         )
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        entries = [SuiteEntry(**one) for one in content["entries"]]
-        settings: dict[str, Any] = {f.name: content[f.name] for f in fields(Suite)} | {"entries": entries}
-        suite = Suite(**settings)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
-    chosen = [one for one in entries if one.name == entry]
+    suite = suites.read_manifest(path, trust_code=trust_code)
+    chosen = [one for one in suite.entries if one.name == entry]
     if not chosen:
-        raise ValueError(f"{path} has no entry {entry!r}, only {', '.join(one.name for one in entries)}")
+        raise ValueError(f"{path} has no entry {entry!r}, only {', '.join(one.name for one in suite.entries)}")
     return suite, chosen[0]
 
 
@@ -152,17 +152,13 @@ def _require_same_settings(suite: Suite, record: Record) -> None:
 
 def _read_points(record: Record, root: Path) -> Tensor:
     """The selection whose points have the record's digest; where a run was taken up again there may be several."""
-    folder = root / "work" / record.entry
-    paths = sorted(folder.glob("selection-*.safetensors"))
+    folder, entry = root / "work", glob.escape(file_name(record.entry, ""))
+    paths = sorted(folder.glob(f"{entry}-{'[0-9a-f]' * SHOWN}/selection-*.safetensors"))
     if not paths:
-        raise ValueError(f"no worst points of {record.entry}: {folder} has no selection-*.safetensors")
+        raise ValueError(f"no worst points of {record.entry}: {folder} has no {record.entry}-*/selection-*.safetensors")
     for path in paths:
-        try:
-            points = load(path.read_bytes()).get("points")
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); delete it and its record, and run the suite again"
-            ) from error
+        found = read_tensors(path, what="a file of points; delete it and run the suite again", most=None)
+        points = found.get("points")
         if points is not None and tensor_sha256(points) == record.adversarial_sha256:
             return points
     raise ValueError(

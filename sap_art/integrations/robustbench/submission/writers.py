@@ -40,10 +40,18 @@ class Case:
     source: str | None
     device: str
     load_model: Callable[[str], nn.Module]
+    trust_code: bool
 
     @cached_property
     def evidence(self) -> Evidence:
-        return read_evidence(self.path, self.record, source=self.source, device=self.device, load_model=self.load_model)
+        return read_evidence(
+            self.path,
+            self.record,
+            source=self.source,
+            device=self.device,
+            load_model=self.load_model,
+            trust_code=self.trust_code,
+        )
 
 
 def _write_table(case: Case, folder: Path) -> str:
