@@ -69,5 +69,7 @@ def test_unknown_suites_are_named() -> None:
 def test_entry_names_are_file_names() -> None:
     """Also for a user's own file, whose folders are nobody's business."""
     assert suites.SuiteEntry("/models/my.py:net", "sap:12.5:bernoulli").name == "my.py-net-sap-12.5-bernoulli"
+    assert suites.SuiteEntry("nets/net-1.5.safetensors", "sap:100").name == "net-1.5-sap-100"
+    assert suites.SuiteEntry("net-1.5").name == "net-1.5"
     names = [suites.SuiteEntry("net", f"sap:100@{sites}").name for sites in ("0,5", "0-5")]
     assert names == ["net-sap-100-0_5", "net-sap-100-0-5"]

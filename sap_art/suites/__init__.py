@@ -33,8 +33,9 @@ class SuiteEntry:
 
     @property
     def name(self) -> str:
-        """File name of the record: letters, digits, dot, dash and underscore."""
+        """File name of the record: letters, digits, dot, dash and underscore; a checkpoint's without its suffix."""
         model = public_name(self.model)
+        model = Path(model).stem if Path(model).suffix in SUFFIXES else model
         text = model if self.policy is None else f"{model}:{self.policy.replace(',', '_')}"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
