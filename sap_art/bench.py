@@ -1,28 +1,23 @@
-"""Runs a suite: everything checked first, then entry by entry, each record on disk as soon as it is there."""
+"""Runs a suite: everything checked first, then the entries, each record on disk as soon as it is there."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sap_art import data, per_image, portfolio, protocol, provenance
-from sap_art.attacks.cost import count_passes
-from sap_art.blueprint import Blueprint, Images
+from sap_art import data, provenance
+from sap_art.blueprint import Blueprint
 from sap_art.distributed import OnRay, RayCluster, require_shippable
-from sap_art.entries import Entry
+from sap_art.finishing import Run, Watch
 from sap_art.forecast import Forecast, forecast_entry
-from sap_art.integrations.robustbench.export import export
 from sap_art.models import Loader
-from sap_art.protocol.assemble import to_record
-from sap_art.protocol.job import Executor, InProcess, UnitError
-from sap_art.record import DataInfo, Record, write_json
-from sap_art.results import PLAN, Place, others
+from sap_art.protocol.job import InProcess, UnitError
+from sap_art.record import DataInfo, Record
+from sap_art.results import Place, others
 from sap_art.store import Store
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS
@@ -30,22 +25,6 @@ from sap_art.workers import Workers, cores
 
 WORK_OF_A_WORKER = 15.0
 """Seconds of one core: four times what a process takes to start."""
-LONGEST_NOTE = 1000
-"""Letters of a text in a sidecar, at most."""
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What a run tells: before it works what is left to do, then passes expected in all, done, and what it is doing.
-
-    ``note`` hears what people should know: what was damaged, what has changed, what is tried again.
-    """
-
-    forecast: Callable[[list[Forecast]], None] = lambda left: None
-    expect: Callable[[int], None] = lambda passes: None
-    advance: Callable[[int], None] = lambda passes: None
-    announce: Callable[[str], None] = lambda stage: None
-    note: Callable[[str], None] = lambda text: None
 
 
 class EntryError(RuntimeError):
@@ -91,25 +70,20 @@ def run_suite(
     entries = [plan.entry(chosen, images, load) for chosen in suite.entries]
     manifest = provenance.manifest(suite, info, images.x)
     found = {entry.name: provenance.determinants(entry, manifest, plan.tier, images.x) for entry in entries}
-    watch, notes = watch or Watch(), list[str]()
-
-    def tell(text: str) -> None:
-        notes.append(text)
-        watch.note(text)
-
+    watch = watch or Watch()
     with (
-        Store.open(output, manifest, tell=tell, name_of=name_of) as store,
+        Store.open(output, manifest, tell=watch.note, name_of=name_of) as store,
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
         places = {name: Place(store, name, determinants) for name, determinants in found.items()}
         if removed := others(store, places):
-            tell(f"{', '.join(removed)}: no entry of this suite, so left as it is")
+            watch.note(f"{', '.join(removed)}: no entry of this suite, so left as it is")
         for place in places.values():
             place.tell_changes()
             if retry_failed:
                 place.forget_failures()
         finished = {name: record for name, place in places.items() if (record := place.record()) is not None}
-        run = _Run(plan, images, info, places, finished, watch, notes)
+        run = Run(plan, images, info, places, finished, watch)
         left = [entry for entry in entries if entry.name not in finished]
         forecast = [forecast_entry(entry, images.x, passes=run.passes(entry)) for entry in left]
         with ExitStack() as stack:
@@ -117,10 +91,14 @@ def run_suite(
             if left and cluster is not None:
                 require_shippable(left)
                 on_ray = stack.enter_context(OnRay(plan, images, cluster))
-            workers = on_ray.slots if on_ray else workers or _worth_starting(forecast, plan.where)
-            run.announce(entries, [replace(f, rate=f.rate * workers) for f in forecast], workers=workers)
-            local = stack.enter_context(Workers(plan, workers)) if left and workers > 1 and not on_ray else InProcess()
-            return run.finish_all(entries, on_ray or local, workers=workers)
+            run = replace(run, workers=on_ray.slots if on_ray else workers or _worth_starting(forecast, plan.where))
+            run.announce(entries, [replace(f, rate=f.rate * run.workers) for f in forecast])
+            several = left and run.workers > 1 and not on_ray
+            local = stack.enter_context(Workers(plan, run.workers)) if several else InProcess()
+            ends = run.finish_all(entries, on_ray or local)
+    if failed := [str(end) for end in ends if isinstance(end, UnitError)]:
+        raise EntryError(f"no record, for a unit failed that it needs; --retry-failed tries again: {failed}")
+    return [end for end in ends if isinstance(end, Record)]
 
 
 def name_of(entry: dict[str, Any]) -> str:
@@ -136,84 +114,6 @@ def with_entries(suite: Suite, model: str, policies: list[str]) -> Suite:
     """
     entries = [SuiteEntry(model), *(SuiteEntry(model, policy) for policy in policies)]
     return replace(suite, name=f"{suite.name} with --model", entries=entries)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One run of a suite: what it is made of, where its results go and who is told."""
-
-    plan: Blueprint
-    images: Images
-    info: DataInfo
-    places: dict[str, Place]
-    finished: dict[str, Record]
-    watch: Watch
-    notes: list[str]
-
-    def passes(self, entry: Entry) -> int:
-        """Forecast for one entry."""
-        tier, threat = self.plan.tier, self.plan.suite.threat()
-        return portfolio.expected_passes(entry.model, tier, threat, images=self.info.n, classes=entry.classes)
-
-    def announce(self, entries: list[Entry], left: list[Forecast], *, workers: int) -> None:
-        """Tell what there is to do, and leave it for ``sap-art status``."""
-        if left:
-            self.watch.forecast(left)
-        passes = {entry.name: self.passes(entry) for entry in entries}
-        self.watch.expect(sum(passes.values()))
-        store = self.places[entries[0].name].store
-        planned = {name: {"place": self.places[name].name, "passes": n} for name, n in passes.items()}
-        write_json({"workers": workers, "entries": planned}, store.work / PLAN)
-
-    def finish_all(self, entries: list[Entry], executor: Executor, *, workers: int) -> list[Record]:
-        """The records; an entry that has none does not keep the others from theirs."""
-        records: list[Record] = []
-        failed: list[str] = []
-        for entry in entries:
-            try:
-                records.append(self.finish(entry, executor, workers=workers))
-            except UnitError as error:
-                failed.append(str(error))
-        if failed:
-            raise EntryError(f"no record, for a unit failed that it needs; --retry-failed tries again: {failed}")
-        return records
-
-    def finish(self, entry: Entry, executor: Executor, *, workers: int) -> Record:
-        """The record of one entry, read or computed and written."""
-        passes, place = self.passes(entry), self.places[entry.name]
-        if entry.name in self.finished:
-            self.watch.advance(passes)
-            return self.finished[entry.name]
-        made, noted = [0], len(self.notes)
-
-        def advance(more: int) -> None:
-            made[0] += more
-            self.watch.advance(more)
-
-        place.begin()
-        job = replace(
-            self.plan.job(entry, self.images),
-            store=place.store,
-            place=place.name,
-            executor=executor,
-            announce=lambda stage: self.watch.announce(f"{entry.name}: {stage}"),
-            advance=advance,
-        )
-        start = time.perf_counter()
-        with count_passes(entry.model, advance):
-            found = protocol.run(job)
-            record = to_record(job, found, self.info)
-        self.watch.advance(passes - made[0])
-        folder = place.store.records
-        seen = per_image.collect(job.x, found.worst_points, clean=found.clean, worst=found.worst)
-        run = provenance.run_info(job.x.device, seconds=time.perf_counter() - start, workers=workers)
-        run |= place.took(job.planned)
-        if self.notes[noted:]:
-            run["notes"] = "; ".join(self.notes[noted:])[:LONGEST_NOTE]
-        write_json(run, folder / f"{entry.name}.run.json")
-        images = seen.write(folder / f"{entry.name}{per_image.SUFFIX}")
-        place.seal([images, export(record, place.store.root), record.write(folder)])
-        return record
 
 
 def _require_workers(workers: int | None, plan: Blueprint, cluster: RayCluster | None) -> None:

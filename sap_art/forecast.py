@@ -23,7 +23,7 @@ from sap_art.integrations.robustbench.facts import CLASSES
 from sap_art.models import robustbench_id
 from sap_art.policies import parse_policy
 from sap_art.portfolio import Stage, Work
-from sap_art.schedule import Step, list_schedule
+from sap_art.schedule import Step, at_once, list_schedule
 from sap_art.stochastic import StochasticModel
 from sap_art.suites import Suite
 from sap_art.tiers import TIERS
@@ -68,8 +68,9 @@ class Staged:
 
 
 def summary(found: Sequence[Staged], *, gpus: int, price: float | None) -> str:
-    """Hours of all entries, one after the other, the share in which devices work, cost and storage, in words."""
-    hours = sum(entry.hours(gpus=gpus) for entry in found)
+    """Hours of all entries, as ``bench`` begins them, the share in which devices work, cost and storage, in words."""
+    steps = at_once(steps_of(entry.stages, rate=entry.forecast.rate) for entry in found)
+    hours = list_schedule(steps, machines=gpus).end / 3600
     work = sum(entry.forecast.hours(gpus=gpus) for entry in found)
     cost = "" if price is None else f", a cost of {hours * gpus * price:,.2f}"
     storage = sum(entry.bytes for entry in found) / 1e9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -82,6 +82,15 @@ class _Ready:
             self._waits[follower] -= 1
             if not self._waits[follower]:
                 self._release(follower)
+
+
+def at_once(entries: Iterable[Sequence[Step]]) -> list[Step]:
+    """The steps of several entries in one list: later entries fill what earlier ones leave idle."""
+    steps: list[Step] = []
+    for turn, entry in enumerate(entries):
+        start = len(steps)
+        steps += [Step(step.units, [start + before for before in step.after], turn) for step in entry]
+    return steps
 
 
 def longest_chain(steps: Sequence[Step]) -> float:

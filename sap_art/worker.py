@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -24,6 +25,8 @@ from sap_art.protocol.job import Call, Job, UnitError, finish
 from sap_art.record import DefenceInfo, ModelInfo
 
 IDLE = -1
+KEPT = 2
+"""Entries in a process at once: the one whose turn it is, and one that fills the gaps."""
 
 
 class Facts(NamedTuple):
@@ -71,11 +74,11 @@ class Death(NamedTuple):
 
 
 class Worker:
-    """Builds each entry once."""
+    """Keeps the entries that it built last."""
 
     def __init__(self, blueprint: Blueprint, board: Board, place: int) -> None:
         self._blueprint, self._board, self._place = blueprint, board, place
-        self._load, self._jobs = Loader(), dict[str, Job]()
+        self._load, self._jobs = Loader(), OrderedDict[str, Job]()
 
     def finish(self, task: Task) -> Death | None:
         """Compute the task's unit and keep it in the store."""
@@ -100,6 +103,9 @@ class Worker:
     def _job(self, task: Task) -> Job:
         if task.entry not in self._jobs:
             self._jobs[task.entry] = self._build(task)
+        self._jobs.move_to_end(task.entry)
+        while len(self._jobs) > KEPT:
+            self._jobs.popitem(last=False)
         return self._jobs[task.entry]
 
     def _build(self, task: Task) -> Job:

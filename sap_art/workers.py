@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import threading
-from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ from sap_art import worker
 from sap_art.blueprint import Blueprint
 from sap_art.protocol.job import Call, Job, UnitError
 from sap_art.store import Unit
+from sap_art.waiting import Waiting
 from sap_art.worker import IDLE, Board, Death, Facts, Task
 
 LOOK = 0.5
@@ -41,7 +41,7 @@ def cores() -> int:
 class Workers:
     """An ``Executor`` with processes of its own, each with as many threads as this one; use it in a ``with``.
 
-    What was submitted last is begun first, for that is what is waited for; what was submitted before fills the gaps.
+    Units wait in the order of ``Waiting``, of several jobs too.
     On leaving, and if this process dies, the others end at once: finished units are in the store.
     Scripts that use it need ``if __name__ == "__main__":``, as for any process that is spawned.
     """
@@ -57,11 +57,11 @@ class Workers:
         arguments = blueprint, torch.get_num_threads()
         self._pool = ProcessPoolExecutor(workers, context, initializer=begin, initargs=arguments)
         self._room = 2 * workers  # for each one in work and one at hand
-        self._waiting: deque[tuple[Job, Call]] = deque()
+        self._waiting = Waiting()
         self._asked, self._shown = set[str](), set[str]()
-        self._begun: list[Call] = []
+        self._begun: list[tuple[Job, Call]] = []
         self._futures: dict[str, Future[Death | None]] = {}
-        self._passes = 0
+        self._told = [0] * workers
         with _interrupts_ignored():  # so that no process dies of Ctrl-C, with a traceback, while it starts
             for _ in range(workers):
                 self._pool.submit(worker.is_up)
@@ -79,7 +79,7 @@ class Workers:
     def submit(self, job: Job, calls: Sequence[Call]) -> None:
         new = [call for call in calls if call.key not in self._asked and not job.store.has(call.key)]
         self._asked.update(call.key for call in new)
-        self._waiting.extendleft((job, call) for call in sorted(new, key=lambda call: call.passes))
+        self._waiting.add(job, new)
         self._begin()
 
     def result(self, job: Job, call: Call) -> Unit:
@@ -96,25 +96,37 @@ class Workers:
             self._look(job)
         return unit
 
+    def has_room(self) -> bool:
+        """Whether a unit would be begun at once."""
+        return not self._waiting and len(self._running()) < self._room
+
     def _look(self, job: Job) -> None:
         """Wait for a moment, or until something is finished, and tell what was done meanwhile."""
-        wait(self._running(), timeout=LOOK, return_when=FIRST_COMPLETED)
+        with job.aside():
+            wait(self._running(), timeout=LOOK, return_when=FIRST_COMPLETED)
         self._begin()
-        passes = sum(self._board.passes)
-        job.advance(passes - self._passes)
-        self._passes = passes
-        stages = {call.key.rpartition("/")[0]: call.name for call in self._in_work()}
-        if stages.keys() - self._shown:  # each once: an attack on many blocks is one line
-            self._shown.update(stages)
-            job.announce(", ".join(dict.fromkeys(stages.values())))
+        for place, passes in enumerate(self._board.passes):
+            number = self._board.tasks[place]
+            working, _ = self._begun[number] if number != IDLE else (job, None)
+            working.advance(passes - self._told[place])
+            self._told[place] = passes
+        self._announce()
+
+    def _announce(self) -> None:
+        """What is in work by now, each stage once: an attack on many blocks is one line."""
+        in_work = {call.key.rpartition("/")[0]: (job, call.name) for job, call in self._in_work()}
+        new = {job.entry.name: job for stage, (job, _) in in_work.items() if stage not in self._shown}
+        self._shown.update(in_work)
+        for job in new.values():
+            job.announce(", ".join(dict.fromkeys(name for other, name in in_work.values() if other is job)))
 
     def _begin(self) -> None:
         """Give to the processes what there is room for: no more, for what waits for them costs memory."""
         room = self._room - len(self._running())
         while self._waiting and room > 0:
-            job, call = self._waiting.popleft()
+            job, call = self._waiting.pop()
             task = Task(len(self._begun), call, job.entry.name, Facts.of(job.entry), job.model.per_example)
-            self._begun.append(call)
+            self._begun.append((job, call))
             with self._alive():
                 self._futures[call.key] = self._pool.submit(worker.work, pack(task))
             room -= 1
@@ -122,7 +134,7 @@ class Workers:
     def _running(self) -> list[Future[Death | None]]:
         return [future for future in self._futures.values() if not future.done()]
 
-    def _in_work(self) -> list[Call]:
+    def _in_work(self) -> list[tuple[Job, Call]]:
         return [self._begun[number] for number in self._board.tasks if number != IDLE]
 
     @contextmanager
@@ -131,7 +143,7 @@ class Workers:
         try:
             yield
         except BrokenProcessPool as error:
-            keys = ", ".join(call.key for call in self._in_work()) or "its first unit was begun"
+            keys = ", ".join(call.key for _, call in self._in_work()) or "its first unit was begun"
             raise WorkerError(
                 f"a worker process died, killed from outside or for want of memory, while in work: {keys}; "
                 "finished units are kept, the same command goes on, with fewer --workers it needs less memory"

@@ -99,10 +99,14 @@ def other_each_time():
 
 
 @pytest.fixture(autouse=True)
-def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The images that ship with the package, and few passes."""
+def small(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """The images that ship with the package, few passes, and one thread: a task takes as many cores as threads."""
     monkeypatch.delenv("SAP_ART_DATA", raising=False)
     monkeypatch.setitem(TIERS, "smoke", SMOKE)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -131,6 +135,10 @@ def cluster() -> Generator[Any]:
         finally:
             ray.shutdown()
             nodes.shutdown()
+
+
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from sap_art.cli import main; main()"
+"""Where the tests run in the background, Ctrl-C may be ignored, and is by what they start."""
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -190,22 +198,23 @@ def test_nodes_with_other_versions_are_refused(
         run_suite(suite, output=tmp_path / "ray", cluster=RayCluster(cluster.address))
 
 
-def test_a_driver_that_is_killed_leaves_what_was_finished(
-    monkeypatch: pytest.MonkeyPatch, cluster: Any, nets: str, tmp_path: Path
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_driver_that_is_killed_or_interrupted_leaves_what_was_finished(
+    monkeypatch: pytest.MonkeyPatch, cluster: Any, nets: str, tmp_path: Path, how: signal.Signals, status: int
 ) -> None:
     """Its tasks end with it; the same command goes on from the units that it wrote, to the bytes of one process."""
     out = tmp_path / "out"
     (tmp_path / "sleep").touch()
     command = ["bench", "--images", "2", "--model", f"{nets}:Stops", "--output", str(out), "--executor", "ray"]
     driver = subprocess.Popen(
-        [sys.executable, "-c", "from sap_art.cli import main; main()", *command, "--address", cluster.address],
+        [sys.executable, "-c", START, *command, "--address", cluster.address],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         until(lambda: (tmp_path / "asleep").exists() and list(out.rglob("*.safetensors")))
     finally:
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        driver.send_signal(how)
+        assert driver.wait(timeout=60) == status
     asleep = int((tmp_path / "asleep").read_text())
     until(lambda: not alive(asleep))
     (tmp_path / "sleep").unlink()
@@ -240,7 +249,7 @@ def test_a_node_that_is_lost_costs_time_only(
     (other,) = cluster.worker_nodes
     most: list[int] = []
     look = OnRay._look
-    monkeypatch.setattr(OnRay, "_look", lambda self: (most.append(len(self._tasks)), look(self)))
+    monkeypatch.setattr(OnRay, "_look", lambda self, job: (most.append(len(self._tasks)), look(self, job)))
 
     def remove() -> None:
         until((tmp_path / other.node_id).exists)
@@ -255,6 +264,20 @@ def test_a_node_that_is_lost_costs_time_only(
     assert not cluster.worker_nodes
     assert 2 <= max(most) <= 4
     assert results(tmp_path / "ray") == results(tmp_path / "one")
+
+
+def test_a_task_that_no_node_is_large_enough_for_is_refused(cluster: Any, nets: str, tmp_path: Path) -> None:
+    """Two nodes of one core each are none of two."""
+    torch.set_num_threads(2)
+
+    with pytest.raises(
+        ValueError, match=r"a task needs \{'num_cpus': 2\} on one node, and no node .* has that: .*1\.0"
+    ):
+        run_suite(
+            Suite("s", "smoke", [SuiteEntry(f"{nets}:linear")], images=2),
+            output=tmp_path / "out",
+            cluster=RayCluster(cluster.address),
+        )
 
 
 def test_what_cannot_travel_is_said_before_any_work(nets: str, tmp_path: Path) -> None:
@@ -338,12 +361,14 @@ def test_a_driver_without_a_gpu_cannot_have_tasks_on_gpus(monkeypatch: pytest.Mo
 def test_tasks_at_once() -> None:
     """A core a thread on a CPU; on GPUs a core and a share each, and no unit on two GPUs."""
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    there = {"CPU": 10.0, "GPU": 3.0}
+    there = [{"CPU": 10.0, "GPU": 3.0}]
     found = [RayCluster(gpus_per_task=share).slots(cuda, there) for share in (None, 1.0, 0.5, 0.4, 1 / 3, 0.1)]
 
     assert found == [3, 3, 6, 6, 9, 10]
-    assert RayCluster().slots(cpu, there) == 10 // torch.get_num_threads()
-    assert RayCluster().slots(cuda, {"CPU": 8.0}) == RayCluster().slots(cpu, {}) == 0
+    assert RayCluster().slots(cpu, there) == 10
+    assert RayCluster().slots(cuda, [{"CPU": 8.0}]) == RayCluster().slots(cpu, []) == 0
+    torch.set_num_threads(3)
+    assert RayCluster().slots(cpu, [{"CPU": 2.0}, {"CPU": 7.0}, {"CPU": 2.0}]) == 2  # of one node each
     assert RayCluster(gpus_per_task=0.25).resources(cuda) == {"num_cpus": 1, "num_gpus": 0.25}
     assert RayCluster().resources(cuda) == {"num_cpus": 1, "num_gpus": 1}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from sap_art.bench import run_suite
 from sap_art.cli import main
 from sap_art.forecast import forecast_suite, steps_of, summary
 from sap_art.portfolio import Work, expected_bytes, expected_passes, plan, stages
-from sap_art.schedule import Schedule, Step, list_schedule, longest_chain
+from sap_art.schedule import Schedule, Step, at_once, list_schedule, longest_chain
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS
 
@@ -199,6 +200,20 @@ def test_a_forecast_counts_the_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         f"at most {hours:.2f} h, {share:.0f} % of them at work, a cost of {10 * hours:,.2f}, "
         f"{found.bytes / 1e9:.2f} GB of storage"
     )
+    both = float(re.search(r"at most ([0-9.]+) h", summary([found, found], gpus=1000, price=None)).group(1))  # type: ignore[union-attr]
+    assert both == pytest.approx(found.hours(gpus=1000), abs=0.006)  # where there is room, at once
+
+
+def test_entries_at_once_fill_what_others_leave_idle() -> None:
+    """By hand, on two machines: one long unit waits for two short ones, as does that of a second entry."""
+    entry = [Step([1.0, 1.0]), Step([4.0], [0])]
+    both = at_once([entry, entry])
+
+    assert [(list(step.after), step.turn) for step in both] == [([], 0), ([0], 0), ([], 1), ([2], 1)]
+    assert list_schedule(entry, machines=2).end == 5
+    assert (
+        list_schedule(both, machines=2).end == 7
+    )  # the first pair until 1, the second one on one machine until 3, and 4 more
 
 
 def test_the_command_says_the_cost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +253,7 @@ def test_the_committed_schedule_is_what_its_command_gives(benchmark_script: Modu
     row = next(row for row in of["rows"] if row["gpus"] == 8)
 
     assert len(entries) == committed["entries"] == 304
-    assert benchmark_script.one_by_one(entries, 8) == pytest.approx(row["hours"]["even"], rel=1e-12)
+    assert benchmark_script.together(entries, 8) == pytest.approx(row["hours"]["even"], rel=1e-12)
     assert benchmark_script.one_by_one(entries, 1) == pytest.approx(of["gpu_hours"], rel=1e-12)
     assert row["efficiency"]["even"] == pytest.approx(of["gpu_hours"] / 8 / row["hours"]["even"], rel=1e-12)
     assert (results / "schedule.md").read_text() == benchmark_script.page(committed)

@@ -165,8 +165,9 @@ def test_what_is_wrong_with_a_model_is_said_as_by_one_process(
     monkeypatch.setitem(TIERS, "smoke", replace(SMOKE, calls_compared=True))
     raises, drifts, other = (SuiteEntry(f"{nets}:{name}") for name in ("Raises", "Drifts", "other_each_time"))
     run_suite(Suite("small", "smoke", [raises], images=3), output=tmp_path / "one")
+    run_suite(Suite("small", "smoke", [raises, drifts], images=3), output=tmp_path / "two", workers=2)
     with pytest.raises(ValueError, match=r"is another model each time that it is made .* or give --workers 1"):
-        run_suite(Suite("small", "smoke", [raises, drifts, other], images=3), output=tmp_path / "two", workers=2)
+        run_suite(Suite("small", "smoke", [drifts, other], images=3), output=tmp_path / "other", workers=2)
 
     records = {p.stem: Record.read(p) for p in (tmp_path / "two" / "records").glob("*[!n].json") if "run" not in p.name}
     errors = {a.id: a.error for a in records["nets.py-Raises"].attacks}
@@ -227,8 +228,10 @@ def gone(group: int) -> bool:
 def test_no_process_outlives_the_driver(nets: str, tmp_path: Path, how: str) -> None:
     """Ctrl-C goes to all of them, kill -9 to the driver alone: in the middle of a long pass all end, in silence."""
     (tmp_path / "sleep").touch()
+    entries = [f'[[entries]]\nmodel = "{nets}:{name}"\n' for name in ("Stops", "Random")]
+    (tmp_path / "two.toml").write_text("\n".join(['name = "two"\ntier = "smoke"\n', *entries]))
     process = subprocess.Popen(
-        command("--model", f"{nets}:Stops", "--output", str(tmp_path / "out")),
+        command("--suite", str(tmp_path / "two.toml"), "--trust-code", "--output", str(tmp_path / "out")),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:

@@ -2,7 +2,7 @@
 
     python benchmarks/schedule/run.py --output benchmarks/schedule/results
 
-76 nets x 4 policies in the tier ``full``, entry by entry as ``sap-art bench`` has it, with the waits of its stages.
+76 nets x 4 policies in the tier ``full``, with the waits of their stages, begun as ``sap-art bench`` begins them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sap_art.forecast import BACKWARD, steps_of
 from sap_art.integrations.robustbench import zoo_models
 from sap_art.policies import parse_policy
 from sap_art.portfolio import Stage, Work, expected_bytes, stages
-from sap_art.schedule import Step, list_schedule
+from sap_art.schedule import Step, at_once, list_schedule
 from sap_art.tiers import TIERS
 
 POLICIES = (None, "sap:100", "sap:200", "sap:400")
@@ -97,12 +97,12 @@ def simulate(assumed: Assumptions, gpus: Sequence[int]) -> dict[str, Any]:
 
 
 def row(entries: list[Entry], late: list[list[Entry]], machines: int) -> dict[str, Any]:
-    """Hours with even times, with stragglers, and with stragglers if entries did not wait for each other."""
+    """Hours with even times, with stragglers, and with stragglers if entries waited for each other."""
     work = one_by_one(entries, 1)
     hours = {
-        "even": [one_by_one(entries, machines)],
-        "stragglers": [one_by_one(run, machines) for run in late],
-        "entries at once": [at_once(run, machines) for run in late],
+        "even": [together(entries, machines)],
+        "stragglers": [together(run, machines) for run in late],
+        "one by one": [one_by_one(run, machines) for run in late],
     }
     mean = {name: math.fsum(values) / len(values) for name, values in hours.items()}
     efficiency = {name: work / machines / value for name, value in mean.items()}
@@ -114,13 +114,9 @@ def one_by_one(entries: Sequence[Entry], machines: int) -> float:
     return math.fsum(list_schedule(e.steps, machines=machines).end for e in entries) / 3600
 
 
-def at_once(entries: Sequence[Entry], machines: int) -> float:
+def together(entries: Sequence[Entry], machines: int) -> float:
     """Hours, later entries filling what earlier ones leave idle."""
-    steps: list[Step] = []
-    for turn, entry in enumerate(entries):
-        start = len(steps)
-        steps += [Step(s.units, [start + before for before in s.after], turn) for s in entry.steps]
-    return list_schedule(steps, machines=machines).end / 3600
+    return list_schedule(at_once(entry.steps for entry in entries), machines=machines).end / 3600
 
 
 def stragglers(entry: Entry, sigma: float, rng: np.random.Generator) -> Entry:
@@ -194,14 +190,14 @@ def page(found: dict[str, Any]) -> str:
             f"{of['units']:,} units, {of['gpu_hours']:,.0f} GPU hours, {of['storage_gb']:.0f} GB of storage at most.",
             "",
             "| GPUs | hours, even times | hours, stragglers | efficiency, even | efficiency, stragglers | "
-            "efficiency, entries at once |",
+            "efficiency, one by one |",
             "| ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for r in of["rows"]:
             hours, share = r["hours"], {name: f"{100 * value:.1f} %" for name, value in r["efficiency"].items()}
             lines.append(
                 f"| {r['gpus']} | {hours['even']:,.1f} | {hours['stragglers']:,.1f} | {share['even']} | "
-                f"{share['stragglers']} | {share['entries at once']} |"
+                f"{share['stragglers']} | {share['one by one']} |"
             )
         lines.append("")
     return "\n".join([*lines, *READING])
@@ -212,10 +208,10 @@ TITLES = {
     "images fall": "If each net keeps the images that it keeps under AutoAttack",
 }
 READING = (
-    "Efficiency is the work of one GPU with even times over GPUs x hours. *Entries at once*: with stragglers, if units "
-    "of later entries filled what earlier ones leave idle, which `sap-art bench` does not do: it finishes one entry "
-    "before the next. Where these columns part, take several runs, each with a part of the entries: 32 runs on 8 GPUs "
-    "each work as the row of 8 GPUs says.",
+    "Efficiency is the work of one GPU with even times over GPUs x hours. `sap-art bench` has units of later entries "
+    "fill what earlier ones leave idle; *one by one*: with stragglers, if each entry were finished before the next. "
+    "What the driver itself does for an entry, on its own device, is left out: with hundreds of GPUs it may not keep "
+    "up, and several runs, each with a part of the entries, share that too.",
     "",
 )
 
@@ -230,7 +226,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
         figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
         for case, style in (("no image falls", "-"), ("images fall", "--")):
             rows = found["cases"][case]["rows"]
-            for name, colour in (("stragglers", "tab:blue"), ("entries at once", "tab:orange")):
+            for name, colour in (("stragglers", "tab:blue"), ("one by one", "tab:orange")):
                 share = [100 * r["efficiency"][name] for r in rows]
                 axes.plot([r["gpus"] for r in rows], share, style, color=colour, label=f"{name}, {case}")
         axes.set(xscale="log", xlabel="GPUs", ylabel="efficiency, %", ylim=(0, 105), xticks=GPUS)

@@ -73,13 +73,15 @@ class RayCluster:
             return {"num_cpus": 1, "num_gpus": self.gpus_per_task or 1}
         return {"num_cpus": torch.get_num_threads()}
 
-    def slots(self, device: torch.device, there: Mapping[str, float]) -> int:
-        """Tasks that run at once where a cluster has so much of ``CPU`` and ``GPU``; 0 if none ever can."""
-        wanted = self.resources(device)
-        cores = int(there.get("CPU", 0) // wanted["num_cpus"])
+    def slots(self, device: torch.device, nodes: Iterable[Mapping[str, float]]) -> int:
+        """Tasks that run at once on nodes with so much of ``CPU`` and ``GPU`` each; 0 if none ever can."""
+        return sum(self._slots(self.resources(device), node) for node in nodes)
+
+    def _slots(self, wanted: Mapping[str, float], node: Mapping[str, float]) -> int:
+        cores = int(node.get("CPU", 0) // wanted["num_cpus"])
         if "num_gpus" not in wanted:
             return cores
-        return min(cores, int(there.get("GPU", 0)) * math.floor(1 / wanted["num_gpus"] + 1e-9))
+        return min(cores, int(node.get("GPU", 0)) * math.floor(1 / wanted["num_gpus"] + 1e-9))
 
     def _require_reachable(self) -> None:
         if self.address is None or ":" not in self.address:

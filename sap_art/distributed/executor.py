@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -18,6 +17,7 @@ from sap_art.distributed.shipping import Run, Setting, Shipment
 from sap_art.files import write_file
 from sap_art.protocol.job import Call, Job, UnitError
 from sap_art.store import Unit
+from sap_art.waiting import Waiting
 from sap_art.workers import LOOK, WorkerError, pack
 
 RETRIES = 5
@@ -28,7 +28,7 @@ class OnRay:
     """An ``Executor`` with the cores or GPUs of a Ray cluster; use it in a ``with``.
 
     A task is one unit. Its model and images go to each node once. As many tasks are given to Ray as run at once, and
-    as many more to be at hand; nodes may come and go. What was submitted last is begun first. Units come back to this
+    as many more to be at hand; nodes may come and go. Units wait in the order of ``Waiting``. They come back to this
     process, which writes them, so the nodes need no storage in common with it. If it dies, Ray ends its tasks: the
     same run begun again goes on from the units that were written.
     """
@@ -36,7 +36,7 @@ class OnRay:
     def __init__(self, blueprint: Blueprint, images: Images, cluster: RayCluster) -> None:
         self._blueprint, self._images, self._cluster = blueprint, images, cluster
         self._device = blueprint.where
-        self._waiting: deque[tuple[Job, Call]] = deque()
+        self._waiting = Waiting()
         self._asked, self._shown = set[str](), set[str]()
         self._tasks: dict[Any, tuple[Job, Call]] = {}
         self._deaths: dict[str, tuple[str, str]] = {}
@@ -62,15 +62,12 @@ class OnRay:
     @property
     def slots(self) -> int:
         """Tasks that run at once, on the nodes that are there now."""
-        import ray
-
-        return self._cluster.slots(self._device, ray.cluster_resources())
+        return self._cluster.slots(self._device, _nodes())
 
     def submit(self, job: Job, calls: Sequence[Call]) -> None:
-        known = self._asked | self._deaths.keys()
-        new = [call for call in calls if call.key not in known and not job.store.has(call.key)]
+        new = [call for call in calls if call.key not in self._asked and not job.store.has(call.key)]
         self._asked.update(call.key for call in new)
-        self._waiting.extendleft((job, call) for call in sorted(new, key=lambda call: call.passes))
+        self._waiting.add(job, new)
         self._begin()
 
     def result(self, job: Job, call: Call) -> Unit:
@@ -78,15 +75,15 @@ class OnRay:
             if call.key in self._deaths:
                 raise UnitError(call.key, *self._deaths[call.key])
             self.submit(job, [call])
-            self._look()
+            self._look(job)
         return unit
 
     def _begin_run(self) -> None:
         import ray
 
         if not self.slots:
-            wanted, there = self._cluster.resources(self._device), ray.cluster_resources()
-            raise ValueError(f"a task needs {wanted}, and all that the cluster has is {there}")
+            wanted, there = self._cluster.resources(self._device), _nodes()
+            raise ValueError(f"a task needs {wanted} on one node, and no node of the cluster has that: {there}")
         self._compute = ray.remote(node.compute).options(
             **self._cluster.resources(self._device),
             max_retries=RETRIES,
@@ -97,11 +94,18 @@ class OnRay:
         run = Run(self._blueprint, images, Setting.here(self._device), torch.get_num_threads())
         self._run = ray.put(run)
 
+    def has_room(self) -> bool:
+        """Whether a unit would be begun at once."""
+        return not self._waiting and self._room() > 0
+
+    def _room(self) -> int:
+        return 2 * max(1, self.slots) - len(self._tasks)
+
     def _begin(self) -> None:
         """Give to Ray what there is room for: no more, for what waits there cannot be overtaken."""
-        room = 2 * max(1, self.slots) - len(self._tasks) if self._waiting else 0
+        room = self._room() if self._waiting else 0
         while self._waiting and room > 0:
-            job, call = self._waiting.popleft()
+            job, call = self._waiting.pop()
             order = pack(Ordered(call, job.model.per_example))
             self._tasks[self._compute.remote(order, [self._run, self._shipment(job)])] = job, call
             room -= 1
@@ -121,11 +125,13 @@ class OnRay:
             self._shipped[name] = ray.put(Shipment.of(job.entry))
         return self._shipped[name]
 
-    def _look(self) -> None:
+    def _look(self, waits: Job) -> None:
         """Wait for a moment, or until a task has ended, and keep what came of it."""
         import ray
 
-        for task in ray.wait(list(self._tasks), timeout=LOOK)[0]:
+        with waits.aside():
+            ended = ray.wait(list(self._tasks), timeout=LOOK)[0]
+        for task in (task for task in ended if task in self._tasks):  # another job's look may have met it
             job, call = self._tasks.pop(task)
             self._asked.discard(call.key)
             self._keep(job, call, self._fetch(task, call))
@@ -152,3 +158,11 @@ class OnRay:
             write_file(content, job.store.path(call.key, suffix))
         if found.death:
             self._deaths[call.key] = found.death
+
+
+def _nodes() -> list[dict[str, float]]:
+    """``CPU`` and ``GPU`` of each node that is there now."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()
+    return [{kind: n["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU")} for n in nodes if n["Alive"]]

@@ -18,6 +18,7 @@ from sap_art.blueprint import Images
 from sap_art.distributed.shipping import Run, Setting, Shipment
 from sap_art.protocol.job import Call, Job, UnitError, finish
 from sap_art.store import Store
+from sap_art.worker import KEPT
 
 
 class Ordered(NamedTuple):
@@ -120,9 +121,9 @@ def _got(reference: Any) -> Any:
     return ray.get(reference)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=KEPT)
 def _job(run: Any, shipment: Any, device: torch.device) -> Job:
-    """The entry of this process, until another one is asked for."""
+    """An entry, one of those that were asked for last."""
     shared = _fetched(run)
     entry: Shipment = _got(shipment)
     images = Images(*(t.to(device) for t in shared.images))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -124,6 +124,8 @@ class Job:
 
     Args:
         place: folder of its units, named by all that they have in common; the entry's name where it is left out.
+        turn: of several jobs that go on at once, those of a lower one have their units begun first.
+        aside: what to be within while it waits for a unit, so that another job may go on.
         announce: hears what is being done, ``advance`` the passes that were made elsewhere than on ``model``.
         planned: units that were asked for so far, by key, with the passes that they take at most.
     """
@@ -137,6 +139,8 @@ class Job:
     store: Store
     place: str = ""
     executor: Executor = field(default_factory=InProcess)
+    turn: int = 0
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext
     announce: Callable[[str], None] = lambda stage: None
     advance: Callable[[int], None] = lambda passes: None
     planned: dict[str, int] = field(default_factory=dict[str, int])

@@ -1,0 +1,165 @@
+"""Several works at once: one at a time works, errors end all, and the queue that their units wait in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from sap_art.bench import Watch, run_suite
+from sap_art.protocol.job import Call, Job
+from sap_art.suites import Suite, SuiteEntry
+from sap_art.tiers import TIERS
+from sap_art.turns import Stopped, Turns
+from sap_art.waiting import Waiting
+
+NET = """
+import torch
+from torch import nn
+
+def linear():
+    net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 10))
+    generator = torch.Generator().manual_seed(3)
+    for p in net.parameters():
+        p.data = torch.randn(p.shape, generator=generator) / p.shape[-1] ** 0.5
+    return net.eval()
+"""
+
+
+def steps(turns: Turns, name: str, seen: list[str], *, until: Callable[[], bool] = lambda: True) -> str:
+    """Work, wait for something, work again; both pieces of work are in two halves."""
+    for half in ("first", "second"):
+        seen.append(f"{name} {half} begins")
+        time.sleep(0.02)
+        seen.append(f"{name} {half} ends")
+        if half == "first":
+            with turns.aside():
+                while not until():
+                    time.sleep(0.01)
+    return name
+
+
+def test_one_works_while_the_others_wait() -> None:
+    """Each piece of work is whole; what waits lets the next one in; results come in order."""
+    turns, seen = Turns(), list[str]()
+    released = threading.Event()
+
+    def last() -> str:
+        released.set()
+        return steps(turns, "c", seen)
+
+    works = [
+        lambda: steps(turns, "a", seen, until=released.is_set),
+        lambda: steps(turns, "b", seen, until=released.is_set),
+        last,
+    ]
+    found = turns.run(works, has_room=lambda: True)
+
+    assert found == ["a", "b", "c"]
+    assert seen[:5] == ["a first begins", "a first ends", "b first begins", "b first ends", "c first begins"]
+    assert all(line.replace("begins", "ends") == after for line, after in zip(seen[::2], seen[1::2], strict=True))
+
+
+def test_without_room_the_next_one_waits_for_the_end() -> None:
+    turns, seen = Turns(), list[str]()
+    works = [partial(steps, turns, name, seen) for name in "abc"]
+
+    assert turns.run(works, has_room=lambda: False) == ["a", "b", "c"]
+    assert [line[0] for line in seen] == list("aaaabbbbcccc")
+    assert turns.run([], has_room=lambda: True) == []
+
+
+def test_an_error_ends_them_all() -> None:
+    """What waits is stopped, what was not begun never is, and the error is the one that was raised."""
+    turns, seen = Turns(), list[str]()
+    ended = list[str]()
+
+    def waits() -> None:
+        try:
+            with turns.aside():
+                time.sleep(0.3)
+        except Stopped:
+            ended.append("stopped")
+            raise
+
+    def fails() -> None:
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        turns.run([waits, fails, lambda: seen.append("begun")], has_room=lambda: True)
+    assert ended == ["stopped"]
+    assert seen == []
+
+
+def test_ctrl_c_ends_them_all() -> None:
+    """It reaches the main thread, and those that wait."""
+    turns, ended = Turns(), list[str]()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def waits(name: str) -> None:
+        try:
+            for _ in range(1000):
+                with turns.aside():
+                    time.sleep(0.01)
+        except Stopped:
+            ended.append(name)
+            raise
+
+    def interrupts() -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        waits("b")
+
+    with pytest.raises(KeyboardInterrupt):
+        turns.run([partial(waits, "a"), interrupts], has_room=lambda: True)
+    assert sorted(ended) == ["a", "b"]
+
+
+def test_the_order_in_which_units_are_begun() -> None:
+    """By turn; of a job what was added last, and there the longest; among equals the one that came first."""
+
+    class OfTurn:
+        def __init__(self, turn: int) -> None:
+            self.turn = turn
+
+    first, second = (cast(Job, OfTurn(turn)) for turn in (0, 1))
+    waiting = Waiting()
+
+    def calls(**passes: int) -> list[Call]:
+        return [Call(name, name, cast(Any, None), (), n) for name, n in passes.items()]
+
+    waiting.add(second, calls(f=9))
+    waiting.add(first, calls(c=5, d=5, e=1))
+    waiting.add(first, calls(b=1, a=2))
+    assert {call.key for _, call in waiting} == set("abcdef")
+    assert "".join(waiting.pop()[1].key for _ in range(len(waiting))) == "abcdef"
+    assert not waiting
+
+
+def test_entries_go_on_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second is begun before the first is done, and records are those of one process that takes them in turn."""
+    monkeypatch.delenv("SAP_ART_DATA", raising=False)
+    monkeypatch.setitem(TIERS, "smoke", replace(TIERS["smoke"], noise_points=2, draws=2, steps=2, report_draws=10))
+    (tmp_path / "nets.py").write_text(NET)
+    entries = [SuiteEntry(f"{tmp_path}/nets.py:linear", policy) for policy in ("sap:100", "sap:50")]
+    stages: list[str] = []
+
+    run_suite(Suite("s", "smoke", entries, images=9), output=tmp_path / "one")
+    watch = Watch(announce=stages.append)
+    run_suite(Suite("s", "smoke", entries, images=9), output=tmp_path / "two", workers=2, watch=watch)
+
+    of = [stage.partition(":")[0].rpartition("-")[2] for stage in stages]
+    assert of.index("50") < len(of) - 1 - of[::-1].index("100")
+    one, two = (
+        {p.name: p.read_bytes() for p in (tmp_path / n / "records").iterdir() if not p.name.endswith(".run.json")}
+        for n in ("one", "two")
+    )
+    assert one == two
+    assert len(one) == 4
