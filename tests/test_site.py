@@ -312,6 +312,23 @@ def test_a_control_is_no_submission(with_controls: Path) -> None:
     assert '"models.py-coin"' in files["compare.html"].decode()
 
 
+def test_controls_come_after_whoever_has_no_rank(folder: Path, tmp_path: Path) -> None:
+    """In one setting, whatever their worst cases: the control's is the better one, and its name the earlier."""
+    made = shutil.copytree(folder, tmp_path / "records")
+    record, found = synthetic("a-robust", net="a-robust", clean=0.8, worst=0.6, outcome="no-known-failure")
+    site_records.write(made, record, found)
+    record, _ = synthetic("unkept", net="unkept", clean=0.8, worst=0.1, outcome="no-known-failure")
+    site_records.write(made, record)
+    (made / CONTROLS).write_text('a-robust = "Known."\n', encoding="utf-8")
+    entries = read_folder(made)
+    rows = rows_of(entries, rank_entries(entries))
+    first = [row for row in rows if row["setting"] == rows[0]["setting"]]
+
+    assert [row["slug"] for row in first[-3:]] == ["models.py-coin", "unkept", "a-robust"]
+    assert [row["rank"] for row in first[-3:]] == [None] * 3
+    assert first[-2]["worst_case"]["value"] < first[-1]["worst_case"]["value"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
