@@ -209,6 +209,27 @@ def test_the_bootstrap_is_cut_without_a_change(monkeypatch: pytest.MonkeyPatch) 
     assert peak < 8_000_000  # 96 MB in one piece
 
 
+def test_resampled_draws_move_their_own_cell() -> None:
+    """2,000 games a half. Where images are all alike only the draws move a cell: by p (1 - p) / m, each by itself."""
+    right = {"a": (4, 20), "b": (20, 36)}  # of 40 draws that the even and the odd images share
+    together = np.array([[[n] * k + [0] * (40 - k) for n, k in ((5, even), (4, odd))] for even, odd in right.values()])
+    correct = np.full((2, 2, 9), 30)
+    for number, half in enumerate(HALVES):
+        correct[1, :, half] = [[counts[number]] for counts in right.values()]
+    payoffs = Payoffs(("none", "swp:1"), tuple(right), 40, correct, {"swp:1": together})
+    for number in range(len(HALVES)):
+        found = analysis.matrices_of(payoffs, number, seed=3)
+        p = np.array([counts[number] / 40 for counts in right.values()])
+        error = np.sqrt(p * (1 - p) / 40)
+
+        assert found.shape == (1 + 2000, 2, 2)
+        assert found[0] == pytest.approx(np.array([[0.75, 0.75], p]))
+        assert np.abs(found[1:, 0] - 0.75).max() < 1e-12
+        assert found[1:, 1].std(0) == pytest.approx(error, rel=5 / math.sqrt(2 * 2000))
+        assert (np.abs(found[1:, 1].mean(0) - p) < 5 * error / math.sqrt(2000)).all()
+        assert abs(((found[1:, 1] - p) / error).prod(1).mean()) < 5 / math.sqrt(2000)
+
+
 def test_certain_images_leave_uncertainty() -> None:
     """Nothing was ever right: the value's interval is Wilson's, as everywhere; the seed decides the bootstrap alone."""
     zero = Payoffs(("sap:100",), ("pgd",), 16, np.zeros((1, 1, 64), dtype=np.int64))

@@ -87,6 +87,7 @@ def test_every_strategy_is_scored_on_every_defender(made: Path, net: nn.Module) 
     assert (found.correct == whole.correct).all()
     assert set(found.draw_correct) == set(whole.draw_correct) == {"rnw:0.05"}
     assert (found.draw_correct["rnw:0.05"] == whole.draw_correct["rnw:0.05"]).all()
+    assert len(np.unique(whole.draw_correct["rnw:0.05"].sum((1, 2)))) > 1
     assert len(np.unique(found.correct)) > 2
 
 
