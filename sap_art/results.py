@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sap_art.determinants import SHOWN, differing, digest
+from sap_art.flags import LEVELS
 from sap_art.protocol.job import PLANNED
 from sap_art.record import Record, write_json
 from sap_art.store import FAILED, RUN, Store
-from sap_art.untrusted import read_json
+from sap_art.untrusted import read_json, shortened
 
 PLAN = "plan.json"
 """In ``work``, how many processes the last run has, and by entry its place and the passes that it takes at most."""
 DETERMINANTS, SEAL = "entry.json", "finished.json"
 """In the place of an entry, what it depends on, and once it is finished the SHA-256 of its results."""
+MEASURED = {"metrics": ("clean", "T1"), "calibration": ("clean", "adversarial")}
+"""What each run measures, and its table shows."""
+MOST_SAID = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,12 @@ class Place:
         write_json({"files": found, "failed": self._failed()}, self.folder / SEAL)
 
     def record(self) -> Record | None:
-        """The record, if it is finished and to the byte what was sealed, and no failed unit of it is to be retried."""
+        """The record, if it is finished and to the byte what was sealed, and no failed unit of it is to be retried.
+
+        Raises:
+            ValueError: it is what was sealed, and no record of this entry that a run writes: folders may be a
+                stranger's. The message names file and fields.
+        """
         sealed = read_object(self.folder / SEAL)
         if sealed is None or sealed.get("failed") != self._failed():
             return None
@@ -65,7 +74,11 @@ class Place:
         if any(_sha256(self.store.root / name) != found for name, found in files.items()):
             self.store.tell(f"{self.entry}: results are damaged, missing or of another run: rebuilt from its units")
             return None
-        return Record.read(path)
+        record = Record.read(path)
+        if wrong := list(_problems(record, self.entry)):
+            said = "; ".join(wrong[:MOST_SAID])
+            raise ValueError(f"{path} is not the record of a run: {said}; delete it to have it rebuilt from its units")
+        return record
 
     def tell_changes(self) -> None:
         """Say what is not as it was when an entry of this name was last begun."""
@@ -97,6 +110,17 @@ def others(store: Store, entries: Iterable[str]) -> list[str]:
     """Entries that have a record there and are not among these."""
     records = {path.stem for path in store.records.glob("*.json") if not path.name.endswith(RUN)}
     return sorted(records.difference(entries))
+
+
+def _problems(record: Record, entry: str) -> Iterator[str]:
+    """What is not as a run of this entry writes it and tells of it."""
+    if record.entry != entry:
+        yield f"entry must be {entry}, got '{shortened(record.entry)}'"
+    for part, names in MEASURED.items():
+        yield from (f"{part}.{name} is missing" for name in names if name not in getattr(record, part))
+    for number, flag in enumerate(record.flags):
+        if flag.code not in LEVELS:
+            yield f"flags[{number}].code is not known: '{shortened(flag.code)}'"
 
 
 def _sha256(path: Path) -> str | None:

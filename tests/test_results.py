@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -141,6 +142,36 @@ def test_damaged_results_are_rebuilt_from_units(
     assert "work" in name or notes == [
         "nets.py-two: results are damaged, missing or of another run: rebuilt from its units"
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"metrics": {}}, "metrics.clean is missing; metrics.T1 is missing"),
+        ({"calibration": {}}, "calibration.clean is missing; calibration.adversarial is missing"),
+        ({"entry": "nets.py-one"}, "entry must be nets.py-two, got 'nets.py-one'"),
+        ({"flags": [{"code": "odd", "state": "raised", "level": "W", "evidence": "x"}]}, "flags[0].code is not known"),
+    ],
+)
+def test_a_sealed_record_that_no_run_has_written_is_refused(
+    folder: Path, out: Path, change: dict[str, object], named: str
+) -> None:
+    """By its name and field, before any work and with nothing changed; deleted as the message says, it comes back."""
+    written = results(out)
+    record, (sealed,) = out / "records" / "nets.py-two.json", out.glob("work/nets.py-two-*/finished.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), **change}))
+    said = json.loads(sealed.read_text())
+    said["files"]["records/nets.py-two.json"] = hashlib.sha256(record.read_bytes()).hexdigest()
+    sealed.write_text(json.dumps(said))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    with pytest.raises(ValueError, match=r"nets\.py-two\.json is not the record of a run") as caught:
+        run(suite(folder, "one+sap:100", "two"), out)
+    assert named in str(caught.value)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    record.unlink()
+    run(suite(folder, "one+sap:100", "two"), out)
+    assert results(out) == written
 
 
 @pytest.mark.parametrize("damage", [flip, cut])
