@@ -60,6 +60,19 @@ def write_file(content: bytes, path: Path) -> Path:
 
 
 @contextmanager
+def leaving_no_empty(folder: Path) -> Generator[None]:
+    """Afterwards empty folders that were made within, ``folder`` and above, are gone; what was there before stays."""
+    whole = folder.absolute()
+    new = [path for path in (whole, *whole.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in new:
+            with suppress(OSError):  # something is in it, or it was never made
+                path.rmdir()
+
+
+@contextmanager
 def locked(folder: Path) -> Generator[None]:
     """Within, the folder is this process's own; the system ends that with the process, whatever it dies of.
 

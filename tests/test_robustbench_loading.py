@@ -163,6 +163,33 @@ def test_offline_without_the_file(name: str, files: list[str], tmp_path: Path, o
     folder = tmp_path / "zoo" / "cifar10" / "Linf"
     assert f"at {', '.join(str(folder / file) for file in files)}, and" in str(caught.value)
     assert len(offline) == 1
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize("there", [".", "cifar10", "cifar10/Linf"])
+def test_a_failed_download_removes_no_folder_that_was_there(there: str, tmp_path: Path) -> None:
+    """Empty as it was; nor what has come into one that was made."""
+    kept = tmp_path / "zoo" / there
+    kept.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded"):
+        load_model("Wong2020Fast", model_dir=tmp_path / "zoo")
+
+    assert kept.is_dir()
+    assert list(kept.iterdir()) == []
+
+
+def test_what_a_failed_download_leaves_in_part_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its folders: it may be what somebody waits for."""
+
+    def cut_off(*_: object, output: str, **__: object) -> None:
+        Path(output).with_suffix(".part").write_bytes(b"half")
+        raise ConnectionError("cut off")
+
+    monkeypatch.setattr("gdown.download", cut_off)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded"):
+        load_model("Wong2020Fast", model_dir="zoo")
+
+    assert [path.name for path in (tmp_path / "zoo/cifar10/Linf").iterdir()] == ["Wong2020Fast.part"]
 
 
 @pytest.mark.parametrize(

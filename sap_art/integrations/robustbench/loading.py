@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sap_art.defended import DefendedModel
+from sap_art.files import leaving_no_empty
 from sap_art.integrations.robustbench import entry_points
 from sap_art.integrations.robustbench.facts import (
     CLASSES,
@@ -174,7 +175,8 @@ def _pretrained(zoo_id: str, model_dir: Path) -> nn.Module:
     with repaired() as robustbench, torch.random.fork_rng(devices=[]):
         paths = _checkpoints(zoo_id, model_dir)
         try:
-            return _loaded(robustbench, zoo_id, paths, model_dir)
+            with leaving_no_empty(paths[0].parent):  # RobustBench makes it before it downloads
+                return _loaded(robustbench, zoo_id, paths, model_dir)
         except ImportError:  # some architectures need packages of their own
             raise
         except Exception as error:  # whatever networks, pickles and other people's loaders raise
