@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from sap_art import suites, table, zoo
+from sap_art.cli import app
 from sap_art.record import Record
 from sap_art.store import weights_sha256
 
@@ -93,3 +96,15 @@ def test_the_numbers_of_the_shipped_net_are_its_card_s() -> None:
 
     assert f"{100 * card.accuracy:.2f} %" in README
     assert f"{card.recipe['epochs']} epochs" in README
+
+
+def test_the_commands_are_those_that_there_are() -> None:
+    """Each has its line, with options of its own; nothing that is left out is there."""
+    lines = re.findall(r"^\| `sap-art (\w+)( [^`]*)?` \|", README, re.MULTILINE)
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, arguments in lines:
+        known = {option for parameter in group.commands[name].params for option in parameter.opts}
+        assert {word for word in arguments.split() if word.startswith("--")} <= known
+
+    assert {name for name, _ in lines} == set(group.commands)
