@@ -41,6 +41,7 @@ ROOMS = (
     "bench",
     "doctor explain paper progress status table",
     "site",
+    "commands",
     "cli",
 )
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms.split()}
@@ -52,7 +53,8 @@ BEYOND_CORE = {
     "attacks.hopskipjump": FIELD,
     "attacks.library": FIELD,
     "cifar": {"torchvision"},
-    "cli": {"rich", "typer"},
+    "cli": {"typer"},
+    "commands": {"rich", "typer"},
     "distributed": {"ray"},
     "doctor": {"packaging"},
     "game": {"pydantic"},
