@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from sap_art import SAP, DefendedModel, data, wrap, zoo
 from sap_art.attacks.isolation import isolated
 from sap_art.integrations import robustbench as bridge
-from sap_art.integrations.robustbench import BenchmarkResult, benchmark, benchmarking, loading, repaired
-from sap_art.integrations.robustbench import repairs as mended
+from sap_art.integrations.robustbench import BenchmarkResult, benchmark, benchmarking, installed, loading, repaired
 from sap_art.integrations.robustbench.repairs import IMAGES, REPAIRS
 
 EPS = 8 / 255
@@ -283,7 +282,7 @@ def test_a_repair_that_is_not_needed_is_not_made(monkeypatch: pytest.MonkeyPatch
         mending = patched()
     before = patched()
     needed = [repair.needed() for repair in REPAIRS]
-    monkeypatch.setattr(mended, "_says", lambda package, file, text: text == "safe_globals")
+    monkeypatch.setattr(installed, "says", lambda package, file, text: text == "safe_globals")
     with repaired():
         within = patched()
 

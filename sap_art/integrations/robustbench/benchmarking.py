@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from sap_art import data
 from sap_art.attacks.isolation import Guarded, isolated
 from sap_art.foreign import as_stochastic
-from sap_art.integrations.robustbench.repairs import IMAGES, repaired, replaced, require_installed
+from sap_art.integrations.robustbench.mending import replaced
+from sap_art.integrations.robustbench.repairs import IMAGES, repaired, require_installed
 from sap_art.randomness import derive_seed
 from sap_art.stochastic import StochasticModel, require_eval
 from sap_art.threat import ThreatModel
