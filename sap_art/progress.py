@@ -12,6 +12,7 @@ from rich.text import Text
 from sap_art.bench import Watch
 from sap_art.forecast import Forecast
 from sap_art.training import Progress as Step
+from sap_art.untrusted import visible
 
 
 class _Rate(ProgressColumn):
@@ -41,7 +42,7 @@ def bar(console: Console) -> Generator[Watch]:
             expect=lambda passes: progress.update(task, total=passes),
             advance=lambda passes: progress.advance(task, passes),
             announce=announce,
-            note=lambda text: console.print(f"note: {text}", highlight=False, markup=False),
+            note=lambda text: console.print(f"note: {visible(text)}", highlight=False, markup=False),
         )
 
 

@@ -9,6 +9,7 @@ from sap_art.files import PART, is_locked
 from sap_art.protocol.job import PLANNED
 from sap_art.results import PLAN, SEAL, others, read_object
 from sap_art.store import RUN, SUFFIX, Store, read_manifest
+from sap_art.untrusted import visible
 
 SHOWN_FAILURES = 5
 
@@ -71,7 +72,7 @@ class Status:
         lines += [f"failed: {failure}" for failure in failures[:SHOWN_FAILURES]]
         if failures:
             lines.append(f"{len(failures)} failed units stay so; the same command with --retry-failed tries them again")
-        return "\n".join([*lines, self._time_left()])
+        return visible("\n".join([*lines, self._time_left()]))
 
     def _time_left(self) -> str:
         known, whole = (sum(getattr(e, name) for e in self.entries) for name in ("known_passes", "all_passes"))

@@ -100,8 +100,10 @@ def test_the_forecast_is_printed() -> None:
     text = io.StringIO()
     with bar(Console(file=text, width=200)) as watch:
         watch.forecast([forecast.Forecast("net", 64, 7200, 1.0), forecast.Forecast("other", 64, 3600, 2.0)])
+        watch.note("a name \x1b[2J")
 
     assert "forecast: 2 entries, 10,800 passes: 2.50 h on this device" in text.getvalue()
+    assert "note: a name \\x1b[2J\n" in text.getvalue()
 
 
 def test_a_forecast_of_an_entry_counts_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,9 @@ def test_failed_units_are_named(tmp_path: Path) -> None:
     assert status.entries[0].finished
     assert "OverflowError: a bright image" in str(status)
     assert "--retry-failed tries them again" in str(status)
+    next(out.rglob("*.failed.json")).write_text(json.dumps({"kind": "E", "message": "\x1b[2J"}))
+    assert "E: \\x1b[2J" in str(read_status(out))  # no terminal obeys it
+    assert "\x1b" not in str(read_status(out))
     run_suite(suite(tmp_path, "one", images=IMAGES), output=out, source=data)
     assert "nets.py-net: finished, but no entry of the last run" in str(read_status(out))
 
