@@ -246,6 +246,18 @@ def test_the_csv_file_reads_back(files: build.Files, folder: Path) -> None:
     assert json.loads(files["leaderboard.json"])[0]["rank"] == 1
 
 
+def test_the_time_is_that_of_the_units(tmp_path: Path, folder: Path) -> None:
+    """Not what the clock said, in which other entries went on too; that is better than nothing."""
+    shutil.copytree(folder, tmp_path / "records")
+    path = tmp_path / "records" / "robust.run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "unit_seconds": 33.5}))
+    found = build.render(tmp_path / "records")["leaderboard.csv"].decode()
+    by_entry = {row["entry"]: row for row in csv.DictReader(io.StringIO(found, newline=""))}
+
+    assert by_entry["robust"]["seconds"] == "33.5"
+    assert by_entry["net"]["seconds"] == "61.5"
+
+
 def test_robustbench_s_table_has_its_columns_and_our_rows(files: build.Files, folder: Path) -> None:
     """Highest worst case first, whatever it is worth; the footnote says what it is."""
     cells = Cells(files["robustbench-cifar10-Linf-8-255.html"].decode())

@@ -61,7 +61,8 @@ def transfer_gap(record: Record) -> float | None:
 
 
 def _row(entry: Entry, ranking: Ranking) -> Row:
-    record, seconds = entry.record, (entry.run or {}).get("seconds")
+    record, run = entry.record, entry.run or {}
+    seconds = run.get("unit_seconds", run.get("seconds"))  # by the clock only where no more is known
     autoattack = next((a for a in record.attacks if a.id in AUTOATTACK and a.reported is not None), None)
     return {
         "slug": entry.slug,
