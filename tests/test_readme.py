@@ -14,6 +14,8 @@ from typer.core import TyperGroup
 from sap_art import suites, table, zoo
 from sap_art.cli import app
 from sap_art.record import Record
+from sap_art.site.ranking import rank_entries
+from sap_art.site.reading import read_folder
 from sap_art.store import weights_sha256
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +73,24 @@ def test_the_time_to_rand_is_that_of_the_committed_record() -> None:
     assert f"the target is {found['target']:.0f}" in text
     assert f"it is there after {smoke['steps'][-1]['seconds']:.1f} s, {smoke['ratio']:.0f} times sooner" in text
     assert (found["setting"]["tier"], smoke["setting"]["tier"]) == ("quick", "smoke")
+
+
+def test_the_leaderboard_s_numbers_are_those_of_its_records() -> None:
+    """How many there are, who is at 0 %, and what is said of the two that are not."""
+    found = read_folder(ROOT / "leaderboard" / "records")
+    records = {entry.record.entry: entry.record for entry in found if entry.control is None}
+    worst = {name: record.metrics["T1"] for name, record in records.items()}
+    net, defended, zero = "preact-resnet20-fast", "preact-resnet20-fast-sap-100", worst["preact-resnet20"]
+    (pairs,) = rank_entries(found).pairs.values()
+    by = pairs[net, defended]  # what the net keeps minus what it keeps under SAP
+    text = " ".join(README.split())
+
+    assert f"{len(records)} entries and the {len(found) - len(records)} controls" in text
+    assert {name for name, t1 in worst.items() if t1.value > 0} == {net, defended}
+    assert f"ends at {100 * zero.value:.1f} % [{100 * zero.low:.1f}, {100 * zero.high:.1f}]" in text
+    assert f"keeps {100 * worst[net].value:.1f} % alone and {100 * worst[defended].value:.1f} % under SAP-100" in text
+    assert [flag.code for flag in records[defended].flags if flag.state == "raised"] == ["estimator-spread"]
+    assert f"{-100 * by.value:.1f} points [{-100 * by.high:.1f}, {-100 * by.low:.1f}]" in text
 
 
 def test_the_committed_records_are_of_the_shipped_net() -> None:
