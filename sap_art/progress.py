@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -14,6 +15,9 @@ from sap_art.forecast import Forecast
 from sap_art.training import Progress as Step
 from sap_art.untrusted import visible
 
+A_LINE_EVERY = 60.0
+"""Seconds, in a log."""
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
@@ -21,10 +25,19 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def bar(console: Console) -> Generator[Watch]:
-    """A bar over forward and backward passes; on a terminal it moves, in a log each stage is one line."""
-    with _bar(console, "passes") as progress:
+def bar(console: Console, *, clock: Callable[[], float] = time.monotonic) -> Generator[Watch]:
+    """A bar over forward and backward passes; on a terminal it moves, a log has a line a stage and one a minute.
+
+    ``clock``: seconds.
+    """
+    with _bar(console, "passes", clock) as progress:
         task = progress.add_task("loading", total=None)
+        said = [clock()]
+
+        def say() -> None:
+            said[0] = clock()
+            if not console.is_terminal:
+                console.print(_line(progress.tasks[task]), highlight=False, markup=False)
 
         def forecast(left: list[Forecast]) -> None:
             hours, passes = sum(entry.hours(gpus=1) for entry in left), sum(entry.passes for entry in left)
@@ -33,14 +46,17 @@ def bar(console: Console) -> Generator[Watch]:
 
         def announce(stage: str) -> None:
             progress.update(task, description=stage)
-            if not console.is_terminal:
-                state = progress.tasks[task]
-                console.print(f"{state.percentage:3.0f} % {state.elapsed or 0:5.0f} s  {stage}", highlight=False)
+            say()
+
+        def advance(passes: int) -> None:
+            progress.advance(task, passes)
+            if clock() - said[0] >= A_LINE_EVERY:
+                say()
 
         yield Watch(
             forecast=forecast,
             expect=lambda passes: progress.update(task, total=passes),
-            advance=lambda passes: progress.advance(task, passes),
+            advance=advance,
             announce=announce,
             note=lambda text: console.print(f"note: {visible(text)}", highlight=False, markup=False),
         )
@@ -49,7 +65,7 @@ def bar(console: Console) -> Generator[Watch]:
 @contextmanager
 def training_bar(console: Console) -> Generator[Callable[[Step], None]]:
     """A bar over training steps; in a log one line an epoch."""
-    with _bar(console, "steps") as progress:
+    with _bar(console, "steps", time.monotonic) as progress:
         task = progress.add_task("loading", total=None)
         seen = [0]
 
@@ -64,7 +80,14 @@ def training_bar(console: Console) -> Generator[Callable[[Step], None]]:
         yield report
 
 
-def _bar(console: Console, unit: str) -> Progress:
+def _line(task: Task) -> str:
+    """How far, after how long, how fast, how much longer."""
+    rate = "" if task.speed is None else f" {task.speed:,.0f} passes/s,"
+    left = "" if task.time_remaining is None else f" {task.time_remaining:,.0f} s left,"
+    return f"{task.percentage:3.0f} % {task.elapsed or 0:5.0f} s,{rate}{left} {task.description}"
+
+
+def _bar(console: Console, unit: str, clock: Callable[[], float]) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -75,4 +98,5 @@ def _bar(console: Console, unit: str) -> Progress:
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
+        get_time=clock,
     )

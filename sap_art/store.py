@@ -165,6 +165,12 @@ def unsealed(content: bytes) -> Unit:
         raise ValueError(str(error)) from error
 
 
+def require_new(root: Path) -> None:
+    """Raise ValueError if a run has been begun in ``root``."""
+    if (root / "suite.json").exists():
+        raise ValueError(f"{root} holds a run that was begun before; leave out --no-resume, or choose another --output")
+
+
 def read_manifest(root: Path) -> dict[str, Any]:
     """What ``suite.json`` says; raises ValueError if there is none, or if it is damaged."""
     path = root / "suite.json"

@@ -177,6 +177,24 @@ def test_an_interrupted_run_says_that_it_can_go_on(
     assert "goes on where it stopped" in capsys.readouterr().err
 
 
+def test_a_run_that_was_begun_before_can_be_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Before any work, and what is there stays; a folder without a run is new."""
+    asked: list[object] = []
+    monkeypatch.setattr("sap_art.bench.run_suite", lambda *_, **__: asked.append("run") or [])
+    (tmp_path / "suite.json").write_text("{}")
+
+    assert run(monkeypatch, "bench", "--no-resume", "--output", str(tmp_path)) == 2
+    assert "holds a run that was begun before; leave out --no-resume, or choose another" in capsys.readouterr().err
+    assert (tmp_path / "suite.json").read_text() == "{}"
+    assert asked == []
+    monkeypatch.setattr("sap_art.bench.run_suite", lambda *_, **__: (_ for _ in ()).throw(ValueError("it is begun")))
+    assert run(monkeypatch, "bench", "--no-resume", "--output", str(tmp_path / "new")) == 2
+    assert run(monkeypatch, "bench", "--resume", "--output", str(tmp_path)) == 2
+    assert capsys.readouterr().err.count("it is begun") == 2
+
+
 def test_the_zoo_lists_the_shipped_net(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With its accuracy, and RobustBench's with what is published, which need a checkpoint."""
     assert run(monkeypatch, "zoo") == 0

@@ -106,6 +106,24 @@ def test_the_forecast_is_printed() -> None:
     assert "note: a name \\x1b[2J\n" in text.getvalue()
 
 
+def test_a_log_has_a_line_a_minute() -> None:
+    """And one a stage; each says how far, how fast and how much longer."""
+    text, now = io.StringIO(), [0.0]
+    with bar(Console(file=text, width=200), clock=lambda: now[0]) as watch:
+        watch.expect(18_000)
+        watch.announce("net: noise")
+        for _ in range(150):
+            now[0] += 1
+            watch.advance(60)
+
+    lines = text.getvalue().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["  0 %     0 s", " 20 %    60 s", " 40 %   120 s"]
+    assert lines[1:] == [
+        " 20 %    60 s, 60 passes/s, 240 s left, net: noise",
+        " 40 %   120 s, 60 passes/s, 180 s left, net: noise",
+    ]
+
+
 def test_a_forecast_of_an_entry_counts_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two forward passes of 4 images in 2 s are 4 a second; a backward pass takes twice as long as a forward one."""
     monkeypatch.setattr(forecast, "_timed", lambda work, device: 2.0)

@@ -39,6 +39,10 @@ def bench(
         str | None, typer.Option(help="HOST:PORT of the Ray cluster; else RAY_ADDRESS, else Ray on this machine alone.")
     ] = None,
     gpus_per_task: Annotated[float | None, typer.Option(help="Of a unit on Ray, above 0 and up to 1 (else).")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on where an earlier run in OUTPUT stopped; else it must be new."),
+    ] = True,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed in an earlier run; else it stays failed.")
     ] = False,
@@ -58,6 +62,7 @@ def bench(
     from sap_art.explain import explain as explanation
     from sap_art.progress import bar
     from sap_art.record import write_text
+    from sap_art.store import require_new
 
     chosen = suites.load(suite, trust_code=trust_code or model is not None)  # its entries are replaced then
     if model is not None:
@@ -69,6 +74,8 @@ def bench(
     cluster = chosen_cluster(executor, address, gpus_per_task)
     if cluster is not None:
         cluster.require(device)
+    if not resume:
+        require_new(output)
     if require_device(device).type == "cpu":
         torch.set_num_threads(1)  # whatever the machine: the bits of a record depend on the threads
     console = Console()
