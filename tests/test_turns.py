@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any, cast
 
 import pytest
 
+from sap_art import bench
 from sap_art.bench import Watch, run_suite
-from sap_art.protocol.job import Call, Job
+from sap_art.protocol.job import Call, InProcess, Job
+from sap_art.store import Unit
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS
 from sap_art.turns import Stopped, Turns
@@ -163,3 +166,48 @@ def test_entries_go_on_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     )
     assert one == two
     assert len(one) == 4
+
+
+VOLATILE = (".run.json", "suite.json", "plan.json", "planned.json")
+"""Ends of names: what says when, in what order and by how many."""
+
+
+class Shuffled(InProcess):
+    """Computes what was submitted in no order, as late as it can."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Job, Call]] = []
+        self.order: list[str] = []
+        self.random = random.Random(7)
+
+    def submit(self, job: Job, calls: Sequence[Call]) -> None:
+        self.waiting += [(job, call) for call in calls]
+
+    def result(self, job: Job, call: Call) -> Unit:
+        while self.waiting and not job.store.has(call.key) and not job.store.failure(call.key):
+            ours, other = self.waiting.pop(self.random.randrange(len(self.waiting)))
+            self.order.append(other.key)
+            super().submit(ours, [other])
+        return super().result(job, call)
+
+
+def test_the_order_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Entries the other way round, units in any order: the same bytes of records and units."""
+    monkeypatch.delenv("SAP_ART_DATA", raising=False)
+    monkeypatch.setitem(TIERS, "smoke", replace(TIERS["smoke"], noise_points=2, draws=2, steps=2, report_draws=10))
+    (tmp_path / "nets.py").write_text(NET)
+    entries = [SuiteEntry(f"{tmp_path}/nets.py:linear", policy) for policy in ("sap:100", "sap:50")]
+    shuffled = Shuffled()
+
+    run_suite(Suite("s", "smoke", entries, images=3), output=tmp_path / "one")
+    monkeypatch.setattr(bench, "InProcess", lambda: shuffled)
+    run_suite(Suite("s", "smoke", entries[::-1], images=3), output=tmp_path / "other")
+
+    one, other = (
+        {str(p.relative_to(tmp_path / n)): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()}
+        for n in ("one", "other")
+    )
+    results = [name for name in one if name.endswith((".safetensors", ".json")) and not name.endswith(VOLATILE)]
+    assert {name: one[name] for name in results} == {name: other[name] for name in results}
+    assert len(results) > 20
+    assert len(shuffled.order) > 10
