@@ -100,9 +100,9 @@ def read_tensors(path: Path, *, what: str, most: int | None = LARGEST) -> dict[s
 
 def require_no_bomb(path: Path, *, what: str) -> None:
     """Raise ValueError for a zip archive that unpacks to far more than it has, or to members that hide each other."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):  # which may raise too: of an archive on several disks
+            return
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
