@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sap_art import cifar
+from sap_art.mapping import mapped
 from sap_art.untrusted import require_no_bomb, shortened
 
 CLASS_NAMES = {
@@ -30,6 +31,8 @@ HOW_TO_GET_MORE = (
     f"for more, set {SOURCE_VARIABLE} (or --data DIR) to a directory that holds {cifar.FOLDER}/, "
     "give images of your own with --data FILE.npz, or use download=True"
 )
+PIECE = 256
+"""Images that are made from bytes at a time."""
 Array = NDArray[Any]
 Arrays = tuple[Array, Array]
 
@@ -43,6 +46,8 @@ def load(
     download: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The first ``n`` images of a split: (n, 3, H, W) float32 in [0, 1] and (n,) int64 labels, on the CPU.
+
+    The images are ``mapped``: in memory are those that are in use.
 
     Args:
         name: a key of ``CLASS_NAMES``.
@@ -60,8 +65,9 @@ def load(
     place = _place(source)
     if download:
         place = _downloaded(place, split)
-    images, labels = _first(_batches(place, split), n, where="the bundle" if place is None else str(place))
-    return _as_pixels(images), torch.as_tensor(labels.astype(np.int64))
+    parts = _first(_batches(place, split), n, where="the bundle" if place is None else str(place))
+    labels = np.concatenate([labels for _, labels in parts]).astype(np.int64)
+    return mapped(_pieces(images for images, _ in parts)), torch.as_tensor(labels)
 
 
 def set_name(name: str = "cifar10", *, source: Path | str | None = None) -> str:
@@ -197,17 +203,22 @@ def _label_problem(labels: Array, *, count: int) -> str | None:
     return None
 
 
-def _first(batches: Iterator[Arrays], n: int | None, *, where: str) -> Arrays:
+def _first(batches: Iterator[Arrays], n: int | None, *, where: str) -> list[Arrays]:
     parts: list[Arrays] = []
     have = 0
-    for part in batches:
-        parts.append(part)
-        have += len(part[1])
+    for images, labels in batches:
+        more = None if n is None else n - have
+        parts.append((images[:more], labels[:more]))
+        have += len(labels)
         if n is not None and have >= n:
             break
     if n is not None and have < n:
         raise ValueError(f"asked for {n} images, {where} has {have}; {HOW_TO_GET_MORE}")
-    return np.concatenate([images for images, _ in parts])[:n], np.concatenate([labels for _, labels in parts])[:n]
+    return parts
+
+
+def _pieces(parts: Iterable[Array]) -> Iterator[Tensor]:
+    return (_as_pixels(images[first : first + PIECE]) for images in parts for first in range(0, len(images), PIECE))
 
 
 def _as_pixels(images: Array) -> Tensor:

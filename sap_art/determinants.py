@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sap_art.store import tensor_sha256
+from sap_art.store import Stored, tensor_sha256
 
 PACKAGE = "sap_art"
 SHOWN = 12
@@ -24,6 +24,8 @@ SHOWN = 12
 def described(value: object) -> Any:
     """A value as JSON: tensors by dtype, shape and SHA-256, functions by name, dataclasses by their fields.
 
+    A unit by its key, in which there is all that it depends on.
+
     Raises:
         TypeError: something else, of which nobody knows what it depends on.
     """
@@ -31,6 +33,8 @@ def described(value: object) -> Any:
         return value
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} sha256 {tensor_sha256(value)}"
+    if isinstance(value, Stored):
+        return value.key
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: described(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -16,6 +16,9 @@ from sap_art.metrics import Estimate
 from sap_art.stochastic import default_max_batch, draw_logits, halving, in_blocks, log_mean_prob, require_eval
 from sap_art.threat import require_images, require_labels
 
+PIECE = 1024
+"""Images whose draws are averaged at a time, in twice the precision that they are kept in."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -46,7 +49,7 @@ class Evaluation:
     @cached_property
     def log_probabilities(self) -> Tensor:
         """(B, C) float64: log of the mean softmax over the m draws."""
-        return log_mean_prob(self.draw_log_probabilities.double())
+        return torch.cat([log_mean_prob(part.double()) for part in self.draw_log_probabilities.split(PIECE, 1)])
 
     @property
     def probabilities(self) -> Tensor:
@@ -116,7 +119,7 @@ def evaluate(
         model: a stochastic model; any other module is run as ``wrap(model)``.
         draws: m, fresh draws an image.
         seed: of these draws; never one that an attack or a selection has used.
-        batch_size: most rows a forward pass; None is ``default_max_batch``. Halved if the GPU's memory is short. With
+        batch_size: most rows a forward pass; None is ``default_max_batch``. Halved if memory is short. With
             a kernel that numbers its random numbers (on a CPU all, on a GPU triton) it changes rounding only.
 
     Raises:

@@ -24,8 +24,8 @@ TRIES, PAUSE = 5, 0.02
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[Callable[[bytes], None]]:
-    """Yields ``write(content)``, after which ``path`` has it: on the disk, then renamed, so never in parts.
+def replacing(path: Path) -> Generator[Callable[[*tuple[bytes | memoryview, ...]], None]]:
+    """Yields ``write(*pieces)``, after which ``path`` has them: on the disk, then renamed, so never in parts.
 
     From the beginning of the block to its end ``<name>.<random>.part`` lies beside it, also where ``path`` cannot be
     written: that raises OSError at once, not after an hour of work. Folders are made if need be.
@@ -33,10 +33,10 @@ def replacing(path: Path) -> Generator[Callable[[bytes], None]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
 
-    def write(content: bytes) -> None:
+    def write(*pieces: bytes | memoryview) -> None:
         try:
             with part.open("wb") as file:
-                file.write(content)
+                file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -46,6 +46,12 @@ def _keep_freed_memory() -> None:
             libc.mallopt(setting, _KEPT)
 
 
+def release_freed_memory() -> None:
+    """Let glibc hand back what it keeps: where memory is short, others need it."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _let_waiting_threads_sleep() -> None:
     """Let torch's threads wait for microseconds, not milliseconds, before they sleep, unless the user set it.
 

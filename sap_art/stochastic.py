@@ -14,9 +14,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from sap_art import process
 from sap_art.randomness import Place, Stream, derive_seed, make_stream
 
 MAX_BATCH_CPU, MAX_BATCH_GPU = 64, 512
+
+SHORT_OF_MEMORY = (
+    "DefaultCPUAllocator: ",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not execute a primitive",
+)
+"""In what torch says on a CPU when memory is short; of primitives oneDNN speaks, also where it cannot make one."""
 
 Result = TypeVar("Result")
 
@@ -219,26 +228,44 @@ def in_blocks(model: StochasticModel, images: int, rows: int, work: Callable[[sl
     return results
 
 
+def one_draw(model: StochasticModel, x: Tensor) -> Tensor:
+    """One draw of a few images in one pass, or in more where memory is short: (B, ...) -> (B, C)."""
+
+    def work(rows: int) -> Tensor:
+        return torch.cat(in_blocks(model, len(x), rows, lambda part: model.single(x[part])))
+
+    with model.noise.call():
+        return halving(max(1, len(x)), work)
+
+
 def default_max_batch(device: torch.device) -> int:
     """Rows a pass: few enough on a CPU for activations to stay near its caches, many on a GPU."""
     return MAX_BATCH_CPU if device.type == "cpu" else MAX_BATCH_GPU
 
 
 def halving(rows: int, work: Callable[[int], Result]) -> Result:
-    """``work(rows)``, begun again with half the rows a pass each time that the GPU runs out of memory.
+    """``work(rows)``, begun again with half the rows a pass each time that memory is short, on a GPU or a CPU.
 
     Raises:
-        torch.OutOfMemoryError: not even one row fits.
+        torch.OutOfMemoryError, MemoryError, RuntimeError: what that was said by, when not even one row fits.
     """
     while True:
         try:
             return work(rows)
-        except torch.OutOfMemoryError:
-            if rows == 1:
+        except (MemoryError, RuntimeError) as error:
+            if rows == 1 or not _is_of_memory(error):
                 raise
         rows //= 2  # here, where nothing holds the tensors of the failed pass any more
         torch.cuda.empty_cache()
+        process.release_freed_memory()
         _HALVED.get()(rows)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether memory was short: torch has an error of its own for GPUs only."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        text in str(error) for text in SHORT_OF_MEMORY
+    )
 
 
 @contextmanager

@@ -14,12 +14,13 @@ import hashlib
 import json
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sap_art.files import LOCK, PART, locked, replacing
@@ -31,6 +32,23 @@ Unit = dict[str, Tensor]
 SUFFIX, FAILED, RUN = ".safetensors", ".failed.json", ".run.json"
 BLANK = b"0" * 64
 """Stands for the SHA-256 of a unit's file while that is computed."""
+_BEFORE = b'{"__metadata__":{"sha256":"'
+_AT = 8 + len(_BEFORE)
+"""Where the digest begins: metadata come first in the header."""
+_PIECE = 2**20
+"""Bytes that are read at a time."""
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 ENTRIES = "entries"
 """What ``suite.json`` lists under this name may come and go; all else must be the same from run to run."""
 
@@ -85,13 +103,13 @@ class Store:
         if unit is not None:
             return unit
         with replacing(self.path(key)) as write:
-            write(sealed(compute()))
+            write(*sealed(compute()))
         return self.read(key)
 
     def find(self, key: str) -> Unit | None:
         """The unit, None if it is not finished: so is a damaged one, which is told of and removed."""
         try:
-            return unsealed(self.path(key).read_bytes())
+            return unsealed(self.path(key))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -103,7 +121,7 @@ class Store:
         """The tensors of the finished unit ``key``; raises ValueError if its file is damaged."""
         path = self.path(key)
         try:
-            return unsealed(path.read_bytes())
+            return unsealed(path)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error})") from error
 
@@ -145,22 +163,49 @@ class Store:
             part.unlink(missing_ok=True)
 
 
-def sealed(unit: Unit) -> bytes:
-    """The unit as a safetensors file whose header holds, as ``sha256``, that of the file with zeros in its place."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in unit.items()}
-    content = save(tensors, metadata={"sha256": BLANK.decode()})
-    at = _seal(content)
-    return content[:at] + _sha256(content).encode() + content[at + len(BLANK) :]
+@dataclass(frozen=True)
+class Stored:
+    """A finished unit that is read when it is asked for, each time, so that it takes no memory; it travels whole.
+
+    Args:
+        key: of the unit; it stands for what the unit holds.
+        source: the store that has it, or the unit itself.
+    """
+
+    key: str
+    source: Store | Unit
+
+    def read(self) -> Unit:
+        """Its tensors; raises ValueError if its file is damaged."""
+        return self.source.read(self.key) if isinstance(self.source, Store) else self.source
+
+    def __reduce__(self) -> tuple[type[Stored], tuple[str, Unit]]:
+        return Stored, (self.key, self.read())
 
 
-def unsealed(content: bytes) -> Unit:
-    """The unit in such a file; raises ValueError if a single bit of it is not as it was written."""
-    at = _seal(content)
-    blank = content[:at] + BLANK + content[at + len(BLANK) :]
-    if content[at : at + len(BLANK)] != _sha256(blank).encode():
-        raise ValueError("its content is not that of its SHA-256")
+def sealed(unit: Unit) -> list[bytes | memoryview]:
+    """The unit as a safetensors file, in pieces: its header holds, as ``sha256``, that of the file with zeros there."""
+    tensors = {name: unit[name].detach().cpu() for name in sorted(unit, key=lambda name: (-unit[name].itemsize, name))}
+    header, pieces = _header(tensors), [_bytes(tensor) for tensor in tensors.values()]
+    digest = hashlib.sha256(header)
+    for piece in pieces:
+        digest.update(piece)
+    return [header[:_AT], digest.hexdigest().encode(), header[_AT + len(BLANK) :], *pieces]
+
+
+def unsealed(path: Path) -> Unit:
+    """The unit in such a file; raises ValueError if a single bit of it is not as it was written.
+
+    Its tensors are mapped: the system reads them when they are used, and forgets them when memory is short.
+    """
+    with path.open("rb") as file:
+        begin = file.read(_AT + len(BLANK))
+        if begin[8:_AT] != _BEFORE:
+            raise ValueError("it has no SHA-256")
+        if begin[_AT:] != _sha256(file):
+            raise ValueError("its content is not that of its SHA-256")
     try:
-        return load(content)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
 
@@ -190,7 +235,7 @@ def tensor_sha256(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -200,16 +245,31 @@ def weights_sha256(net: nn.Module) -> str:
     return hashlib.sha256("".join(name + tensor_sha256(value) for name, value in state).encode()).hexdigest()
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _header(tensors: Unit) -> bytes:
+    """Of a safetensors file with these tensors in this order, the largest numbers first so that all are aligned."""
+    found: dict[str, Any] = {"__metadata__": {"sha256": BLANK.decode()}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        found[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(found, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
-def _seal(content: bytes) -> int:
-    """Where the digest begins: metadata come first in the header."""
-    before = b'{"__metadata__":{"sha256":"'
-    if content[8 : 8 + len(before)] != before:
-        raise ValueError("it has no SHA-256")
-    return 8 + len(before)
+def _bytes(tensor: Tensor) -> memoryview:
+    """Those of a tensor, not copied if it is contiguous and on the CPU."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _sha256(file: BinaryIO) -> bytes:
+    """Of a sealed file, with zeros where it holds this, in hexadecimal digits."""
+    file.seek(0)
+    digest = hashlib.sha256(file.read(_AT) + BLANK)
+    file.seek(_AT + len(BLANK))
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    return digest.hexdigest().encode()
 
 
 def _joined(before: Mapping[str, Any] | None, manifest: Mapping[str, Any], name_of: Callable[[Any], object]) -> Any:

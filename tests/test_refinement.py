@@ -20,12 +20,12 @@ from sap_art.portfolio.planned import apgd
 from sap_art.protocol import budgets, checks, planting
 from sap_art.protocol.campaign import run_attacks
 from sap_art.protocol.job import Job
-from sap_art.protocol.outcome import Outcome
+from sap_art.protocol.outcome import Outcome, points_in
 from sap_art.protocol.refinement import refine, strongest
 from sap_art.protocol.scoring import choose, score, score_columns, told_right
 from sap_art.record import DefenceInfo, ModelInfo
 from sap_art.stochastic import StochasticModel
-from sap_art.store import Store
+from sap_art.store import Store, Stored
 from sap_art.tiers import TIERS, Refinement, Tier
 
 IMAGES = 10
@@ -73,9 +73,20 @@ def job(tmp_path: Path) -> Callable[..., Job]:
     return make
 
 
-def outcome(name: str, points: Tensor) -> Outcome:
-    """Points of a finished attack through the defence."""
-    return Outcome(apgd(name, "autograd", "ce", draws=2, steps=4), points, torch.ones(len(points), dtype=torch.bool))
+def outcome(name: str, points: Tensor, *, first: int = 0) -> Outcome:
+    """Points of a finished attack through the defence, on the images from ``first`` on."""
+    planned = apgd(name, "autograd", "ce", draws=2, steps=4)
+    return Outcome(planned, {0: stored(name, points, first=first)}, images=len(points) - first)
+
+
+def stored(name: str, points: Tensor, *, first: int = 0) -> Stored:
+    """The unit of one block."""
+    return Stored(name, {"index": torch.arange(first, len(points)), "x_adv": points[first:]})
+
+
+def attacked(outcome: Outcome, x: Tensor, number: int) -> list[bool]:
+    """Which images of a block it has points for."""
+    return points_in(outcome.units.get(number), x.split(64)[number], number).done.tolist()
 
 
 def test_the_strongest_attack_comes_first(job: Callable[..., Job]) -> None:
@@ -93,8 +104,8 @@ def test_refinement_is_of_images_that_still_stand(job: Callable[..., Job]) -> No
     of_broken, of_standing = (refine(j, run_attacks(j)) for j in (broken, standing))
 
     assert [o.planned.id for o in of_standing] == ["eot-apgd-ce-autograd-restarts", "eot-apgd-ce-autograd-targeted"]
-    assert [int(o.done.sum()) for o in of_broken] == [0, 0]
-    assert [int(o.done.sum()) for o in of_standing] == [IMAGES, IMAGES]
+    assert [o.images for o in of_broken] == [0, 0]
+    assert [o.images for o in of_standing] == [IMAGES, IMAGES]
     assert [o.planned.passes for o in of_standing] == [2 * 2 * 4 * 2 + 4 * 2 * 2, 2 * 2 * 4 * 2 + 4 * 2 * 2 + 2]
     assert refine(replace(standing, tier=replace(SMALL, refinement=None)), []) == []
 
@@ -109,8 +120,8 @@ def test_broken_images_are_left_alone_beyond_those_that_all_attacks_share(job: C
     done: dict[str, list[list[bool]]] = {}
     for name, module in (("sound", Steps(rise=0.05, noise=0.1)), ("crashing", broken)):
         first, noise = run_attacks(replace(job(module), x=x, y=y))
-        done[name] = [first.done[64:].tolist(), noise.done[64:].tolist()]
-        assert noise.done[:64].all()
+        done[name] = [attacked(first, x, 1), attacked(noise, x, 1)]
+        assert all(attacked(noise, x, 0))
         assert (first.error is None) == (name == "sound")
 
     assert done["sound"] == [[True] * 6, [False, False, True, False, True, False]]
@@ -120,14 +131,14 @@ def test_broken_images_are_left_alone_beyond_those_that_all_attacks_share(job: C
 def test_selection_draws_go_to_points_that_exist(job: Callable[..., Job]) -> None:
     """An image that few attacks have run on costs few draws; each image gets its worst point, under its own name."""
     made = job(Steps(rise=0.05, noise=0.01), replace(SMALL, selection_draws=8))
-    strong, weak, *others = (outcome(str(n), (made.x + d).clamp(0, 1)) for n, d in enumerate((0.1, 0.06, 0.0, 0.0)))
-    for rare in (strong, *others):
-        rare.done[: IMAGES - 1] = False
+    rare = (outcome(str(d), (made.x + d).clamp(0, 1), first=IMAGES - 1) for d in (0.1, 0.02, 0.0))
+    strong, *others = rare
+    weak = outcome("weak", (made.x + 0.06).clamp(0, 1))
     with count_passes(made.model) as spent:
         chosen = choose(made, [strong, weak, *others])
 
     assert chosen.candidate.tolist() == [2] * (IMAGES - 1) + [1]
-    assert torch.equal(chosen.points, torch.cat([weak.points[:-1], strong.points[-1:]]))
+    assert torch.equal(chosen.points, torch.cat([weak.alone(made.x)[:-1], strong.alone(made.x)[-1:]]))
     assert spent.forwards <= 8 * (2 * (IMAGES - 1) + 5)
 
 
@@ -149,7 +160,7 @@ def test_budgets_that_are_enough_are_clear(job: Callable[..., Job]) -> None:
     """An attack that breaks everything with half of its budget."""
     made = job(Steps(rise=0.03, noise=0.1))
     outcomes = run_attacks(made)
-    worst = outcomes[0].points
+    worst = outcomes[0].alone(made.x)
     curves, flags = budgets.vary(made, outcomes, score(made, worst, "worst case"))
 
     assert {f.code: f.state for f in flags} == dict.fromkeys(
@@ -265,7 +276,7 @@ def test_decisions_on_the_boundary_are_a_black_box_and_refinement_no_estimator(j
     white = outcome("eot-apgd-ce-autograd", made.x)
     more = replace(white, planned=replace(white.planned, id="eot-apgd-ce-autograd-restarts", partial=True))
     queries = replace(white, planned=replace(white.planned, id="hopskipjump", attack=hopskipjump))
-    queries.points = (made.x + EPS).clamp(0, 1)
+    queries.units = {0: stored("hopskipjump", (made.x + EPS).clamp(0, 1))}
     outcomes = [white, queries, more]
     flags = {f.code: f.state for f in checks.of_the_attacks(made, outcomes, score_columns(made, outcomes))}
 
@@ -309,9 +320,9 @@ def test_a_known_seed_counts_every_attack_that_was_told_it(job: Callable[..., Jo
     outcomes = run_attacks(made)
     told = [o for o in outcomes if o.planned.attack is known_seed]
     for o in told:
-        o.points = made.x.clone()
+        o.units = {}
     assert told_right(made, outcomes).all()  # pyright: ignore[reportOptionalMemberAccess]
-    told[1].points = (made.x + EPS).clamp(0, 1)  # known-seed-0-t
+    told[1].units = {0: stored("known-seed-0-t", (made.x + EPS).clamp(0, 1))}
 
     right = told_right(made, outcomes)
     assert right is not None

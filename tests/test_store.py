@@ -12,7 +12,16 @@ import torch
 from torch import nn
 
 from sap_art.files import is_locked, locked, replacing
-from sap_art.store import Failure, Store, Unit, read_manifest, sealed, tensor_sha256, unsealed, weights_sha256
+from sap_art.store import (
+    Failure,
+    Store,
+    Unit,
+    read_manifest,
+    sealed,
+    tensor_sha256,
+    unsealed,
+    weights_sha256,
+)
 
 
 def never() -> Unit:
@@ -45,17 +54,20 @@ def test_a_unit_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert torch.equal(store.unit("u", lambda: {"x": torch.ones(2)})["x"], torch.ones(2))
 
 
-def test_any_flipped_bit_and_any_truncation_is_found() -> None:
+def test_any_flipped_bit_and_any_truncation_is_found(tmp_path: Path) -> None:
     """In the header, in the digest, in the tensors: of this file all of them are tried."""
-    content = sealed({"x": torch.arange(3.0), "n": torch.tensor([True, False])})
+    content, path = b"".join(sealed({"x": torch.arange(3.0), "n": torch.tensor([True, False])})), tmp_path / "unit"
     flipped = [
         content[:i] + bytes([content[i] ^ 1 << bit]) + content[i + 1 :] for i in range(len(content)) for bit in range(8)
     ]
 
-    assert torch.equal(unsealed(content)["x"], torch.arange(3.0))
+    path.write_bytes(content)
+    assert torch.equal(unsealed(path)["x"], torch.arange(3.0))
     for damaged in [*flipped, *(content[:n] for n in range(len(content))), content + b" "]:
+        path = tmp_path / "damaged"
+        path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"its content is not that of its SHA-256|it has no SHA-256"):
-            unsealed(damaged)
+            unsealed(path)
 
 
 def test_a_damaged_unit_is_told_of_and_computed_again(tmp_path: Path) -> None:

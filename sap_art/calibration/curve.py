@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from sap_art.calibration.predictions import (
-    Floats,
     Predictions,
     Values,
     as_floats,
@@ -58,10 +57,10 @@ def mean_of_draws(
         ValueError: rows that are not log-probabilities (logits), labels that do not fit, K < 1 or K > m, fewer than
             two images, a label of probability 0 in all K draws.
     """
-    logs = _read_draws(draw_log_probabilities)
-    if not 1 <= draws <= len(logs):
-        raise ValueError(f"K must be from 1 to the number of draws, {len(logs)}, got {draws}")
-    groups = [_mean(logs[i : i + draws], labels) for i in range(0, len(logs) - draws + 1, draws)]
+    m = _require_draws(draw_log_probabilities)
+    if not 1 <= draws <= m:
+        raise ValueError(f"K must be from 1 to the number of draws, {m}, got {draws}")
+    groups = [_mean(draw_log_probabilities[i : i + draws], labels) for i in range(0, m - draws + 1, draws)]
     floor = floor_of(groups, seed=seed, bins=bins, simulations=simulations)
     return MeanOfDraws(
         draws=draws,
@@ -77,14 +76,17 @@ def calibration_curve(draw_log_probabilities: Values, labels: Values, *, seed: i
     return tuple(mean_of_draws(draw_log_probabilities, labels, draws=k, seed=seed) for k in enough)
 
 
-def _read_draws(draw_log_probabilities: Values) -> Floats:
-    logs = as_floats(draw_log_probabilities)
-    if logs.ndim != 3 or logs.size == 0:
-        raise ValueError(f"expected log-probabilities (m, B, C), none of them 0, got {logs.shape}")
-    require_distributions(exponential(logs))
-    return logs
+def _require_draws(draw_log_probabilities: Values) -> int:
+    """How many there are; one at a time is looked at, for they are many."""
+    shape = tuple(draw_log_probabilities.shape)
+    if len(shape) != 3 or 0 in shape:
+        raise ValueError(f"expected log-probabilities (m, B, C), none of them 0, got {shape}")
+    for draw in draw_log_probabilities:
+        require_distributions(exponential(as_floats(draw)))
+    return shape[0]
 
 
-def _mean(logs: Floats, labels: Values) -> Predictions:
+def _mean(draws: Values, labels: Values) -> Predictions:
     """Log of the mean softmax of (K, B, C), with its labels."""
+    logs = as_floats(draws)
     return read_log_predictions(np.logaddexp.reduce(logs, axis=0) - np.log(len(logs)), labels)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sap_art.calibration.predictions import Floats, Predictions, Values, read_predictions
 from sap_art.calibration.scores import BINS, contributions, equal_width, one_hot, score
@@ -15,6 +16,8 @@ from sap_art.randomness import derive_seed
 SIMULATIONS = 1000
 RESAMPLES = 2000
 TAIL = 0.025
+AT_ONCE = 2**21
+"""Numbers of resampled or simulated images, 16 MiB of them: with so few images that all fit, they are one product."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,14 @@ def floor_of(groups: Sequence[Predictions], *, seed: int, bins: int, simulations
     if simulations < 1:
         raise ValueError(f"simulations must be at least 1, got {simulations}")
     n = len(groups[0])
-    uniform = np.random.default_rng(derive_seed(seed, "null")).random((simulations, n))
+    rng = np.random.default_rng(derive_seed(seed, "null"))
     total = np.zeros(1 + simulations)
+    for rows in _pieces(simulations, n):
+        uniform = rng.random((rows.stop - rows.start, n))
+        for group in groups:
+            total[1:][rows] += _excess(uniform < group.confidence, group, bins)
     for group in groups:
-        member = one_hot(equal_width(group, bins), bins)
-        right = np.vstack([group.right, uniform < group.confidence])  # the data are row 0
-        total += np.abs(right @ member - group.confidence @ member).sum(1)
+        total[:1] += _excess(group.right[None], group, bins)
     simulated = total[1:] / (n * len(groups))
     return NullFloor(
         mean=float(simulated.mean()),
@@ -111,19 +116,32 @@ def floor_of(groups: Sequence[Predictions], *, seed: int, bins: int, simulations
     )
 
 
+def _excess(right: NDArray[Any], group: Predictions, bins: int) -> Floats:
+    """Number of images times ECE for each row of labels: (rows, n) -> (rows,)."""
+    member = one_hot(equal_width(group, bins), bins)
+    return np.abs(right @ member - group.confidence @ member).sum(1)
+
+
+def _pieces(rows: int, images: int) -> list[slice]:
+    """Rows of so many numbers, as many at a time as memory is meant for."""
+    size = max(1, AT_ONCE // images)
+    return [slice(first, min(rows, first + size)) for first in range(0, rows, size)]
+
+
 def intervals_of(groups: Sequence[Predictions], floor: NullFloor, *, seed: int, bins: int, resamples: int) -> Intervals:
     """Intervals of the mean score of several predictions of the same images; an image is drawn with all of them."""
     n = len(groups[0])
     if n < 2 or resamples < 1:
         raise ValueError(f"a bootstrap needs at least 2 images and 1 resample, got {n} and {resamples}")
     rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
-    times = rng.multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
     value, population, resampled = np.zeros(5), np.zeros(5), np.zeros((resamples, 5))
-    for group in groups:
-        added = contributions(group, bins)
-        value += score(added.sum(0), n) / len(groups)
-        population += score(added.sum(0), n, debias=False) / len(groups)
-        resampled += score(times @ added, n) / len(groups)
+    for rows in _pieces(resamples, n):
+        times = rng.multinomial(n, np.full(n, 1 / n), rows.stop - rows.start).astype(np.float64)
+        for group in groups:
+            resampled[rows] += score(times @ contributions(group, bins), n) / len(groups)
+    for sums in (contributions(group, bins).sum(0) for group in groups):
+        value += score(sums, n) / len(groups)
+        population += score(sums, n, debias=False) / len(groups)
     ece, squared_l2, *means = zip(value.tolist(), population.tolist(), resampled.T, strict=True)
     brier, nll, gap = (_percentile(mean, spread) for mean, _, spread in means)
     return Intervals(

@@ -8,7 +8,7 @@ from torch import Tensor
 from sap_art.diagnostics.probes import NOTICEABLE
 from sap_art.diagnostics.same_law import same_law
 from sap_art.randomness import derive_seed
-from sap_art.stochastic import StochasticModel
+from sap_art.stochastic import StochasticModel, one_draw
 
 DRAWS, IMAGES = 64, 8
 
@@ -38,7 +38,7 @@ def answers_as_if_new(
 def _answer(model: StochasticModel, x: Tensor, seed: int) -> Tensor:
     """(B, C) probabilities of one draw."""
     with model.seeded(derive_seed(seed, "anew")):
-        return model.single(x).softmax(-1)
+        return one_draw(model, x).softmax(-1)
 
 
 def _same_law(used: StochasticModel, new: StochasticModel, x: Tensor, *, seed: int) -> float:

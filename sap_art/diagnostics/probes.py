@@ -18,7 +18,7 @@ from sap_art.evaluation import Evaluation, evaluate
 from sap_art.flags import flag, raised_if
 from sap_art.randomness import derive_seed
 from sap_art.record import Flag, GradientInfo
-from sap_art.stochastic import StochasticModel
+from sap_art.stochastic import StochasticModel, one_draw
 
 COPIES, CALLS = 8, 32
 HALF = 1000
@@ -118,7 +118,7 @@ def test_time_optimisation(model: StochasticModel, x: Tensor, *, seed: int) -> F
 def softmax_output(model: StochasticModel, x: Tensor, *, seed: int) -> Flag:
     """Raised if the outputs are probabilities, on which losses of logits have vanishing gradients."""
     with model.seeded(derive_seed(seed, "softmax")):
-        out = model.single(x)
+        out = one_draw(model, x)
     simplex = output_kind(out) == "softmax-output"
     lowest, total = out.min().item(), out.sum(1).mean().item()
     return raised_if(simplex, "softmax-output", f"smallest output {lowest:.3g}, mean sum of a row {total:.3g}")

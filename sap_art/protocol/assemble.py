@@ -73,7 +73,7 @@ def _budgets(values: dict[float, Evaluation]) -> list[BudgetPoint]:
 
 def _attack(outcome: Outcome, found: Findings) -> AttackResult:
     planned = outcome.planned
-    attacked = max(1, int(outcome.done.sum()))
+    attacked = max(1, outcome.images)
     ok, column = outcome.error is None, found.columns.get(planned.id)
     return AttackResult(
         id=planned.id,

@@ -60,7 +60,7 @@ def _repeat(job: Job, best: PlannedAttack, finished: list[Outcome]) -> tuple[Con
     curves = {
         name: {value: scored_alone(job, call) for value, call in values.items()} for name, values in calls.items()
     }
-    most = job.unit(calls["restarts"][max(calls["restarts"])])["x_adv"].to(job.x.device)
+    most = job.unit(calls["restarts"][max(calls["restarts"])])["x_adv"]
     chosen = choose(job, finished).points[: len(most)]
     return curves, _worst_of(job, torch.stack([chosen, most]))
 

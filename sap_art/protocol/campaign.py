@@ -14,7 +14,7 @@ from sap_art.portfolio import PlannedAttack, plan
 from sap_art.protocol.job import BLOCK, Call, Job, UnitError, blocks
 from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.scoring import draw_block, joined
-from sap_art.store import Unit
+from sap_art.store import Stored, Unit
 from sap_art.threat import ThreatModel
 from sap_art.tiers import STAND_ALONE
 
@@ -81,15 +81,15 @@ def attack_block(job: Job, planned: PlannedAttack, number: int, index: Tensor) -
 
 def outcome_of(job: Job, planned: PlannedAttack, calls: list[Call]) -> Outcome:
     """What one attack left on all of its blocks; without any, the images themselves."""
-    outcome = Outcome(planned, job.x.clone(), torch.zeros(len(job.x), dtype=torch.bool))
+    outcome = Outcome(planned)
     try:
         units = [job.unit(call) for call in calls]
     except UnitError as error:
         outcome.error = error.reason
         return outcome
-    for unit in units:
-        outcome.points[unit["index"]] = unit["x_adv"].to(job.x.device)
-        outcome.done[unit["index"]] = True
+    for call, unit in zip(calls, units, strict=True):
+        outcome.units[int(unit["index"][0]) // BLOCK] = Stored(call.key, job.store)
+        outcome.images += len(unit["index"])
         outcome.forwards += int(unit["forwards"])
         outcome.backwards += int(unit["backwards"])
         if "right" in unit:

@@ -22,6 +22,7 @@ from sap_art.protocol.job import Call, Job, UnitError
 from sap_art.protocol.outcome import Outcome
 from sap_art.randomness import make_generator
 from sap_art.record import Flag, GradientInfo
+from sap_art.stochastic import one_draw
 from sap_art.store import Unit
 from sap_art.threat import ThreatModel
 from sap_art.tiers import STAND_ALONE
@@ -113,9 +114,9 @@ def _as_if_new(job: Job, finished: list[Outcome]) -> str | None:
     used, seed, shown = job.entry.anew(), job.seed_for("anew"), [o for o in finished if not o.planned.partial]
     with torch.no_grad():
         for image in (job.x[:STAND_ALONE], *[job.x[:1]] * EARLIER_CALLS):
-            used.single(image)
+            one_draw(used, image)
     for outcome in shown:
-        points = outcome.points[:STAND_ALONE]
+        points = outcome.alone(job.x)
         found = answers_as_if_new(used, job.entry.anew(), points, seed=seed, p_value=probes.P_VALUE / len(shown))
         if found is not None:
             return f"at the points of {outcome.planned.id}, after other calls and before the first one: {found}"
@@ -144,7 +145,7 @@ def signal_calls(job: Job, finished: list[Outcome]) -> list[Call]:
     """The units that measure gradients at the clean image, and at the tier's other points."""
     x = job.x[:STAND_ALONE]
     points = [x, job.threat.random_start(x, make_generator(x.device, job.seed_for("signal"), "start"))]
-    points += [o.points[:STAND_ALONE] for o in finished if o.planned.climbs_the_defence][:1]
+    points += [o.alone(job.x) for o in finished if o.planned.climbs_the_defence][:1]
     passes = 2 * len(x) * job.tier.signal_draws * len(job.model.estimators)
     return [
         job.call(

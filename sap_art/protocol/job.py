@@ -25,6 +25,8 @@ from sap_art.tiers import Tier
 
 BLOCK = 64
 """Images of one unit of work: what an interruption can cost at most."""
+PROBED = 8
+"""Images at which noise is probed, at most."""
 PLANNED = "/planned.json"
 """In the place of an entry, the units that its last run has asked for so far."""
 
@@ -156,8 +158,10 @@ class Job:
         if self.model.deterministic:
             return self.x
         seed = self.seed_for("restless")
-        near = self.threat.random_start(self.x, make_generator(self.x.device, seed, "start"))
-        return next((at for at in (self.x, near) if probes.is_restless(self.model, at, seed=seed)), self.x)
+        if probes.is_restless(self.model, self.x, seed=seed):
+            return self.x
+        near = self.threat.random_start(self.x, make_generator(self.x.device, seed, "start"))[:PROBED].clone()
+        return near if probes.is_restless(self.model, near, seed=seed) else self.x
 
     def seed_for(self, *labels: object) -> int:
         """The seed of one named part of this entry's evaluation."""

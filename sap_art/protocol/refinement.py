@@ -10,7 +10,6 @@ from sap_art.protocol.campaign import attack_calls, outcome_of
 from sap_art.protocol.job import Job, blocks
 from sap_art.protocol.outcome import Outcome
 from sap_art.protocol.scoring import choose, draws_on, evaluation
-from sap_art.tiers import STAND_ALONE
 
 
 def refine(job: Job, outcomes: list[Outcome]) -> list[Outcome]:
@@ -30,7 +29,7 @@ def strongest(job: Job, outcomes: list[Outcome]) -> list[PlannedAttack]:
     """Attacks by the accuracy that they leave on the stand-alone images, the lowest first, on draws of this choice."""
     finished = {o.planned.id: o for o in outcomes if o.error is None}
     calls = {
-        name: draws_on(job, o.points[:STAND_ALONE], "strongest", name, draws=job.tier.selection_draws)
+        name: draws_on(job, o.alone(job.x), "strongest", name, draws=job.tier.selection_draws)
         for name, o in finished.items()
     }
     job.submit([call for one in calls.values() for call in one])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from sap_art.attacks import evaluate_known_seed, known_seed
 from sap_art.evaluation import Evaluation, evaluate
-from sap_art.protocol.job import BLOCK, Call, Job, UnitError
-from sap_art.protocol.outcome import Outcome
+from sap_art.mapping import mapped
+from sap_art.protocol.job import BLOCK, Call, InProcess, Job, UnitError, blocks
+from sap_art.protocol.outcome import Outcome, points_in
 from sap_art.selection import Choice, choose_worst
-from sap_art.store import Unit
-from sap_art.tiers import STAND_ALONE
+from sap_art.store import Stored, Unit
 
 
 def report(job: Job, points: Tensor, label: str) -> list[Call]:
@@ -64,7 +65,7 @@ def score(job: Job, points: Tensor, label: str) -> Evaluation:
 def score_columns(job: Job, outcomes: list[Outcome]) -> dict[str, Evaluation]:
     """Each attack by itself; one whose points the model answers with an error is an error too."""
     whole = [o for o in outcomes if o.error is None and not o.planned.partial]
-    calls = {o.planned.id: report(job, o.points[:STAND_ALONE], o.planned.id) for o in whole}
+    calls = {o.planned.id: report(job, o.alone(job.x), o.planned.id) for o in whole}
     job.submit([call for column in calls.values() for call in column])
     columns: dict[str, Evaluation] = {}
     for outcome in whole:
@@ -77,8 +78,6 @@ def score_columns(job: Job, outcomes: list[Outcome]) -> dict[str, Evaluation]:
 
 def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws: int | None = None) -> Choice:
     """The worst point of each image among the clean one and all attacks' ones; ``draws`` or the tier's a candidate."""
-    candidates = torch.stack([job.x, *(o.points for o in outcomes)])
-    valid = torch.stack([torch.ones(len(job.x), dtype=torch.bool), *(o.done for o in outcomes)])
     draws = draws or job.tier.selection_draws
     calls = [
         job.call(
@@ -86,21 +85,21 @@ def choose(job: Job, outcomes: list[Outcome], *, stage: str = "selection", draws
             f"{number:04d}",
             name="choosing worst points",
             function=choose_block,
-            arguments=(points, exist, number, draws, stage),
-            passes=points.shape[0] * points.shape[1] * draws,
+            arguments=([o.units.get(number) for o in outcomes], number, draws, stage),
+            passes=(1 + len(outcomes)) * len(block) * draws,
         )
-        for number, (points, exist) in enumerate(zip(candidates.split(BLOCK, 1), valid.split(BLOCK, 1), strict=True))
+        for number, block in enumerate(blocks(len(job.x)))
     ]
     job.submit(calls)
-    units = [job.unit(call) for call in calls]
-    points, candidate = (torch.cat([unit[name] for unit in units]) for name in ("points", "candidate"))
-    return Choice(points.to(job.x.device), candidate)
+    points = mapped(job.unit(call)["points"] for call in calls)
+    return Choice(points, torch.cat([job.unit(call)["candidate"] for call in calls]))
 
 
 def keep_together(job: Job, choice: Choice) -> None:
     """The worst points of all images in one file, for whoever hands them in."""
     whole = {"points": choice.points, "candidate": choice.candidate}
-    job.unit(job.call("selection", name="worst points", function=together, arguments=(whole,), passes=0))
+    here = replace(job, executor=InProcess())  # nothing is computed, so nothing need travel
+    here.unit(job.call("selection", name="worst points", function=together, arguments=(whole,), passes=0))
 
 
 def together(job: Job, whole: Unit) -> Unit:
@@ -108,20 +107,23 @@ def together(job: Job, whole: Unit) -> Unit:
     return whole
 
 
-def choose_block(job: Job, candidates: Tensor, valid: Tensor, number: int, draws: int, stage: str) -> Unit:
-    """The worst of candidates (A, b, ...), of which (A, b) exist, for the images of block ``number``.
+def choose_block(job: Job, left: Sequence[Stored | None], number: int, draws: int, stage: str) -> Unit:
+    """The worst of the clean point and what attacks have ``left``, for the images of block ``number``.
 
     Images that the same attacks have run on are chosen for together: ``draws`` count for candidates that exist.
     """
-    candidates, y = candidates.to(job.x.device), job.y[number * BLOCK :][: candidates.shape[1]]
+    x, y = (of_all[number * BLOCK :][:BLOCK] for of_all in (job.x, job.y))
+    found = [points_in(unit, x, number) for unit in left]
+    candidates = torch.stack([x, *(one.points for one in found)])
+    valid = torch.stack([torch.ones(len(x), dtype=torch.bool), *(one.done for one in found)])
     points, winner = candidates[0].clone(), torch.zeros(len(y), dtype=torch.long)
     patterns, pattern_of = valid.unique(dim=1, return_inverse=True)
     for group, pattern in enumerate(patterns.T):
         exist, images = pattern.nonzero()[:, 0], (pattern_of == group).nonzero()[:, 0]
         few, seed = candidates[exist][:, images], job.seed_for(stage, number, group)
         there = torch.ones(few.shape[:2], dtype=torch.bool)
-        found = choose_worst(job.model, few, there, y[images], draws=draws, seed=seed)
-        points[images], winner[images] = found.points, exist[found.candidate.cpu()]
+        chosen = choose_worst(job.model, few, there, y[images], draws=draws, seed=seed)
+        points[images], winner[images] = chosen.points, exist[chosen.candidate.cpu()]
     return {"points": points, "candidate": winner}
 
 
@@ -133,7 +135,7 @@ def told_right(job: Job, outcomes: list[Outcome]) -> Tensor | None:
     rows: dict[int, Tensor] = {}
     for outcome in (o for o in outcomes if o.planned.attack is known_seed):
         noise_seed = dict(outcome.planned.options)["noise_seed"]
-        points = outcome.points[:STAND_ALONE]
+        points = outcome.alone(job.x)
         view, y = outcome.planned.view(job.model), job.y[: len(points)]
         right = evaluate_known_seed(view, points, y, noise_seed=noise_seed).right[0]
         rows[noise_seed] = rows.get(noise_seed, torch.ones_like(right)) & right
