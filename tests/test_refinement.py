@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +20,15 @@ from sap_art.portfolio import PlannedAttack, again, plan
 from sap_art.portfolio.planned import apgd
 from sap_art.protocol import budgets, checks, planting
 from sap_art.protocol.campaign import run_attacks
-from sap_art.protocol.job import Job
+from sap_art.protocol.job import Call, InProcess, Job, finish
 from sap_art.protocol.outcome import Outcome, points_in
 from sap_art.protocol.refinement import refine, strongest
 from sap_art.protocol.scoring import choose, score, score_columns, told_right
 from sap_art.record import DefenceInfo, ModelInfo
 from sap_art.stochastic import StochasticModel
-from sap_art.store import Store, Stored
+from sap_art.store import Store, Stored, Unit
 from sap_art.tiers import TIERS, Refinement, Tier
+from sap_art.workers import pack
 
 IMAGES = 10
 EPS = 0.1
@@ -140,6 +142,26 @@ def test_selection_draws_go_to_points_that_exist(job: Callable[..., Job]) -> Non
     assert chosen.candidate.tolist() == [2] * (IMAGES - 1) + [1]
     assert torch.equal(chosen.points, torch.cat([weak.alone(made.x)[:-1], strong.alone(made.x)[-1:]]))
     assert spent.forwards <= 8 * (2 * (IMAGES - 1) + 5)
+
+
+class Elsewhere(InProcess):
+    """Computes each unit in a store that has no other, from a call that has travelled."""
+
+    def result(self, job: Job, call: Call) -> Unit:
+        there = Store(job.store.root / "elsewhere" / call.key)
+        return finish(replace(job, store=there), pickle.loads(pack(call)))
+
+
+def test_points_travel_to_where_the_worst_are_chosen(job: Callable[..., Job]) -> None:
+    """They are read here, where they lie, and what is chosen is the same."""
+    made = job(Steps(rise=0.05, noise=0.1))
+    outcomes = run_attacks(made)
+    there = choose(replace(made, executor=Elsewhere()), outcomes)
+    here = choose(made, outcomes)
+
+    assert (made.store.root / "elsewhere").exists()
+    assert torch.equal(there.points, here.points)
+    assert torch.equal(there.candidate, here.candidate)
 
 
 def vary(made: Job) -> dict[str, str]:
