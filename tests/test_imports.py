@@ -17,7 +17,7 @@ PACKAGE = Path(sap_art.__file__).parent
 
 # Lowest first. A module imports from its own room or a lower one, never in a circle. A room is a module or a folder.
 ROOMS = (
-    "augmentation calibration cifar devices files flags metrics migrations networks process randomness record "
+    "augmentation calibration cifar devices files flags mapping metrics migrations networks process randomness record "
     "record_parts record_schema references schedule threat tiers turns untrusted",
     "data determinants recipes store zoo",
     "kernels",

@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from sap_art import bench
+from sap_art import bench, turns
 from sap_art.bench import Watch, run_suite
 from sap_art.protocol.job import Call, InProcess, Job
 from sap_art.store import Unit
@@ -101,6 +101,15 @@ def test_an_error_ends_them_all() -> None:
     assert seen == []
 
 
+@pytest.fixture
+def ctrl_c() -> Generator[None]:
+    """Heeded, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_them_all() -> None:
     """It reaches the main thread, and those that wait."""
     turns, ended = Turns(), list[str]()
@@ -152,14 +161,19 @@ def test_entries_go_on_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setitem(TIERS, "smoke", replace(TIERS["smoke"], noise_points=2, draws=2, steps=2, report_draws=10))
     (tmp_path / "nets.py").write_text(NET)
     entries = [SuiteEntry(f"{tmp_path}/nets.py:linear", policy) for policy in ("sap:100", "sap:50")]
-    stages: list[str] = []
+    monkeypatch.setattr(turns, "LOOK", 0.005)  # a small suite's gaps are short
+    first = tmp_path / "two" / "records" / "nets.py-linear-sap-100.json"
+    begun_before: list[bool] = []
+
+    def announce(stage: str) -> None:
+        if stage.startswith("nets.py-linear-sap-50:"):
+            begun_before.append(not first.exists())
 
     run_suite(Suite("s", "smoke", entries, images=9), output=tmp_path / "one")
-    watch = Watch(announce=stages.append)
+    watch = Watch(announce=announce)
     run_suite(Suite("s", "smoke", entries, images=9), output=tmp_path / "two", workers=2, watch=watch)
 
-    of = [stage.partition(":")[0].rpartition("-")[2] for stage in stages]
-    assert of.index("50") < len(of) - 1 - of[::-1].index("100")
+    assert begun_before[0]
     one, two = (
         {p.name: p.read_bytes() for p in (tmp_path / n / "records").iterdir() if not p.name.endswith(".run.json")}
         for n in ("one", "two")
