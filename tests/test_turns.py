@@ -147,11 +147,12 @@ def test_the_order_in_which_units_are_begun() -> None:
     def calls(**passes: int) -> list[Call]:
         return [Call(name, name, cast(Any, None), (), n) for name, n in passes.items()]
 
-    waiting.add(second, calls(f=9))
+    waiting.add(second, calls(g=9))
     waiting.add(first, calls(c=5, d=5, e=1))
     waiting.add(first, calls(b=1, a=2))
-    assert {call.key for _, call in waiting} == set("abcdef")
-    assert "".join(waiting.pop()[1].key for _ in range(len(waiting))) == "abcdef"
+    waiting.add(second, calls(f=99))  # the newest and the longest, and yet not its turn
+    assert {call.key for _, call in waiting} == set("abcdefg")
+    assert "".join(waiting.pop()[1].key for _ in range(len(waiting))) == "abcdefg"
     assert not waiting
 
 

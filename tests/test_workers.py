@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from sap_art.record import Record
 from sap_art.store import Unit
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS, Refinement
-from sap_art.worker import Facts, Task
+from sap_art.worker import Facts, Task, Worker
 from sap_art.workers import Workers, pack
 
 NETS = """
@@ -268,6 +269,23 @@ def test_a_worker_that_dies_is_named_with_its_unit(nets: str, tmp_path: Path) ->
     assert again.returncode == 0, again.stderr
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
     assert (tmp_path / "out" / "records" / "nets.py-Stops.json").exists()
+
+
+def test_a_worker_keeps_the_entries_that_it_built_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two, so that one fills the gaps of the other; memory does not grow with the suite."""
+    built: list[str] = []
+
+    def build(self: Worker, task: Task) -> str:
+        built.append(task.entry)
+        return task.entry
+
+    monkeypatch.setattr(Worker, "_build", build)
+    worker = Worker(cast(Any, None), cast(Any, None), 0)
+    facts, call = cast(Facts, None), cast(Call, None)
+    jobs = [worker._job(Task(0, call, name, facts, True)) for name in "ababacacb"]  # pyright: ignore[reportPrivateUsage]
+
+    assert [str(job) for job in jobs] == list("ababacacb")
+    assert built == ["a", "b", "c", "b"]  # c goes in for b, which was used longest ago
 
 
 def test_what_travels_is_small() -> None:
