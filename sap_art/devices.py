@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+from pathlib import Path
+
 import torch
 
 
@@ -13,3 +17,24 @@ def require_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} is not available here: {error}") from error
     return device
+
+
+def describe(device: torch.device) -> str:
+    """The kind of GPU, or of processor with the instructions that torch uses of it: ``AMD EPYC, AVX2``.
+
+    The bits of a result depend on it, its law does not.
+    """
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor()}, {_instructions()}"
+
+
+@cache
+def processor() -> str:
+    """The kind of this machine's processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _instructions() -> str:
+    return str(torch.backends.cpu.get_cpu_capability())

@@ -116,7 +116,10 @@ class Run:
     def write(self, job: Job, found: Findings, record: Record, *, seconds: float, notes: list[str]) -> None:
         """The record and what lies beside it."""
         place, folder, name = self.places[record.entry], job.store.records, record.entry
-        run = provenance.run_info(job.x.device, seconds=seconds, workers=self.workers) | place.took(job.planned)
+        took = place.took(job.planned)
+        run = provenance.run_info(job.x.device, seconds=seconds, workers=self.workers) | took
+        if len(kinds := took["unit_devices"]) > 1:
+            job.store.tell(f"{name}: computed on {' and '.join(kinds)}: as on one of them in law, not to the byte")
         if notes:
             run["notes"] = "; ".join(notes)[:LONGEST_NOTE]
         write_json(run, folder / f"{name}.run.json")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sap_art import __version__, kernels
 from sap_art.determinants import code_of, described, sources_of
+from sap_art.devices import describe
 from sap_art.entries import Entry, fingerprint
 from sap_art.record import DataInfo
 from sap_art.suites import Suite
@@ -57,7 +58,7 @@ def run_info(device: torch.device, *, seconds: float, workers: int) -> dict[str,
     return {
         "seconds": round(seconds, 1),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device": describe(device),
         "threads": torch.get_num_threads(),
         "workers": workers,
         "cores": os.cpu_count(),

@@ -100,7 +100,9 @@ class Place:
         found = [run for key in units if (run := read_object(self.store.path(key, RUN)))]
         halved = [run["rows"] for run in found if run.get("rows")]
         short = {"least_rows": min(halved), "units_short_of_memory": len(halved)} if halved else {}
-        return {"unit_seconds": round(sum(run.get("seconds", 0) for run in found), 1), **short}
+        seconds = round(sum(run.get("seconds", 0) for run in found), 1)
+        devices = sorted({str(run["device"]) for run in found if "device" in run})
+        return {"unit_seconds": seconds, "unit_devices": devices, **short}
 
     def _failed(self) -> list[str]:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob(f"*{FAILED}"))

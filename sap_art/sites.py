@@ -161,7 +161,6 @@ class SiteScope:
         self._rule = rule
         self._visit = visit
         self._functions = frozenset(rule.functions)
-        self._mode = _FunctionMode(self._call_function)
         self._met: list[Site] = []
         self._depth = 0
         self._undo = ExitStack()
@@ -179,7 +178,7 @@ class SiteScope:
                 undo.callback(module.register_forward_pre_hook(self._enter_module, prepend=True).remove)
                 leave = partial(self._leave_module, None if is_gate else name)
                 undo.callback(module.register_forward_hook(leave, always_call=True).remove)
-            undo.enter_context(self._mode)
+            self._mode = undo.enter_context(_FunctionMode(self._call_function))
             _THREAD.scopes.append(self)
             undo.callback(_THREAD.scopes.remove, self)
             self._undo = undo.pop_all()
@@ -187,6 +186,7 @@ class SiteScope:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._undo.close()
+        del self._mode  # it holds this scope, which holds it: what ``visit`` holds would stay till garbage is collected
 
     def _enter_module(self, module: nn.Module, args: Any) -> None:
         if self in _THREAD.scopes:

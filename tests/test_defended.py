@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
@@ -14,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from sap_art import SAP, DefendedModel
+from sap_art.attacker import AttackerView
+from sap_art.policies import Policy, parse_policy
 from sap_art.sites import DEFAULT_SITES
 from sap_art.stochastic import draw_logits, log_mean_prob, log_vote
 
@@ -306,6 +311,29 @@ def test_two_threads_have_calls_of_their_own() -> None:
         mine = model(X)
         ended.set()
         assert not torch.equal(mine, other.result())
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("policy", [SAP(100), parse_policy("rnw:0.1")], ids=["maps", "weights"])
+@pytest.mark.parametrize("gradient", ["dense", "bpda", "frozen", "autograd"])
+@pytest.mark.usefixtures("no_garbage_collection")
+def test_a_pass_holds_nothing_when_it_is_over(policy: Policy, gradient: str) -> None:
+    """Or an attack's memory would grow with every pass until Python looks for cycles."""
+    view = AttackerView(DefendedModel(small_net(), policy, seed=0), gradient=gradient)
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    held = weakref.ref(x)
+
+    view(x).logsumexp(1).sum().backward()
+    del x
+
+    assert held() is None
 
 
 def test_a_copy_made_within_a_call_is_not_bound_to_it() -> None:

@@ -144,6 +144,22 @@ def test_damaged_results_are_rebuilt_from_units(
     ]
 
 
+def test_units_of_another_kind_of_device_are_told_of(folder: Path, out: Path) -> None:
+    """As after a move to another machine, or on a cluster of several kinds; the sidecar names them, the record none."""
+    (record,), (unit, *_) = out.glob("records/nets.py-two.json"), sorted(out.glob("work/nets.py-two-*/*/*.run.json"))
+    before, here = results(out), json.loads(unit.read_text())["device"]
+    assert json.loads(record.with_suffix(".run.json").read_text())["unit_devices"] == [here]
+
+    unit.write_text(json.dumps({**json.loads(unit.read_text()), "device": "a quicker one"}))
+    record.unlink()
+    notes = run(suite(folder, "one+sap:100", "two"), out)
+    said = f"nets.py-two: computed on {' and '.join(sorted([here, 'a quicker one']))}: "
+
+    assert [note for note in notes if "computed on" in note] == [f"{said}as on one of them in law, not to the byte"]
+    assert json.loads(record.with_suffix(".run.json").read_text())["unit_devices"] == sorted([here, "a quicker one"])
+    assert results(out) == before
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

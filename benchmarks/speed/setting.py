@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from sap_art import __version__
+from sap_art.devices import processor
 from sap_art.randomness import make_generator
 
 Facts = dict[str, str | int | bool | None]
@@ -100,7 +101,7 @@ def origin(device: torch.device, threads: int) -> Facts:
     """Where numbers come from: command line, machine, versions."""
     return {
         "command": shlex.join(["python", *sys.argv]),
-        "device": _gpu_name(device) if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "prepared": f"sap_art.process.prepare() before torch; GOMP_SPINCOUNT={os.environ.get('GOMP_SPINCOUNT')}",
@@ -111,14 +112,3 @@ def origin(device: torch.device, threads: int) -> Facts:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _gpu_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device)
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

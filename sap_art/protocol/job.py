@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sap_art.attacks.cost import count_passes
 from sap_art.determinants import described, digest
+from sap_art.devices import describe
 from sap_art.diagnostics import probes
 from sap_art.entries import Entry
 from sap_art.randomness import derive_seed, make_generator
@@ -52,10 +53,11 @@ class Call:
 
 
 class Took(NamedTuple):
-    """What a unit took: seconds, forward and backward passes; rows a pass if memory was too short for more."""
+    """What a unit took: seconds, forward and backward passes, on what; rows a pass if memory was too short for more."""
 
     seconds: float
     passes: int
+    device: str
     rows: int | None = None
 
 
@@ -113,7 +115,8 @@ def finish(job: Job, call: Call) -> Unit:
         except Exception as error:  # whatever it dies of is reported, never taken for robustness
             job.store.fail(call.key, Failure(type(error).__name__, str(error)))
             raise UnitError(call.key, type(error).__name__, str(error)) from error
-        took = Took(time.perf_counter() - start, passes.forwards + passes.backwards, min(halved, default=None))
+        seconds, made = time.perf_counter() - start, passes.forwards + passes.backwards
+        took = Took(seconds, made, describe(job.x.device), min(halved, default=None))
         write_json({**took._asdict(), **call.determinants}, job.store.path(call.key, RUN))
         return unit
 
