@@ -12,7 +12,7 @@ import torch
 from sap_art import data, provenance
 from sap_art.blueprint import Blueprint
 from sap_art.distributed import OnRay, RayCluster, require_shippable
-from sap_art.finishing import Run, Watch
+from sap_art.finishing import Candidate, Run, Watch
 from sap_art.forecast import Forecast, forecast_entry
 from sap_art.models import Loader
 from sap_art.protocol.job import InProcess, UnitError
@@ -67,15 +67,16 @@ def run_suite(
     images, load = plan.images(), Loader()
     ids = data.ids_sha256(images.x.cpu(), images.y.cpu())
     info = DataInfo(set=data.set_name(suite.dataset, source=source), n=len(images.x), ids_sha256=ids)
-    entries = [plan.entry(chosen, images, load) for chosen in suite.entries]
     manifest = provenance.manifest(suite, info, images.x)
-    found = {entry.name: provenance.determinants(entry, manifest, plan.tier, images.x) for entry in entries}
+    candidates = [
+        Candidate.of(plan.entry(chosen, images, load), images, plan, manifest=manifest) for chosen in suite.entries
+    ]
     watch = watch or Watch()
     with (
         Store.open(output, manifest, tell=watch.note, name_of=name_of) as store,
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
     ):
-        places = {name: Place(store, name, determinants) for name, determinants in found.items()}
+        places = {c.name: Place(store, c.name, c.determinants) for c in candidates}
         if removed := others(store, places):
             watch.note(f"{', '.join(removed)}: no entry of this suite, so left as it is")
         for place in places.values():
@@ -84,18 +85,18 @@ def run_suite(
                 place.forget_failures()
         finished = {name: record for name, place in places.items() if (record := place.record()) is not None}
         run = Run(plan, images, info, places, finished, watch)
-        left = [entry for entry in entries if entry.name not in finished]
-        forecast = [forecast_entry(entry, images.x, passes=run.passes(entry)) for entry in left]
+        left = [candidate for candidate in candidates if candidate.name not in finished]
+        forecast = [forecast_entry(candidate.wake(), images.x, passes=candidate.passes) for candidate in left]
         with ExitStack() as stack:
             on_ray = None
             if left and cluster is not None:
-                require_shippable(left)
+                require_shippable(candidate.wake() for candidate in left)
                 on_ray = stack.enter_context(OnRay(plan, images, cluster))
             run = replace(run, workers=on_ray.slots if on_ray else workers or _worth_starting(forecast, plan.where))
-            run.announce(entries, [replace(f, rate=f.rate * run.workers) for f in forecast])
+            run.announce(candidates, [replace(f, rate=f.rate * run.workers) for f in forecast])
             several = left and run.workers > 1 and not on_ray
             local = stack.enter_context(Workers(plan, run.workers)) if several else InProcess()
-            ends = run.finish_all(entries, on_ray or local)
+            ends = run.finish_all(candidates, on_ray or local)
     if failed := [str(end) for end in ends if isinstance(end, UnitError)]:
         raise EntryError(f"no record, for a unit failed that it needs; --retry-failed tries again: {failed}")
     return [end for end in ends if isinstance(end, Record)]

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sap_art import zoo
 from sap_art.defended import DefendedModel
-from sap_art.foreign import wrap
+from sap_art.foreign import ForeignModel, wrap
 from sap_art.policies import parse_policy
 from sap_art.randomness import derive_seed, make_generator
 from sap_art.record import DefenceInfo, ModelInfo
-from sap_art.references import public_name
+from sap_art.references import is_code, public_name
 from sap_art.stochastic import StochasticModel, require_eval
 from sap_art.store import tensor_sha256, weights_sha256
 from sap_art.threat import ThreatModel, require_labels
@@ -38,6 +38,33 @@ class Entry:
     model_info: ModelInfo
     defence: DefenceInfo
     anew: Callable[[], StochasticModel]
+
+    def at_rest(self) -> Callable[[], Entry]:
+        """What gives this entry again, and does not hold the model in between; but one that a user's code makes stays.
+
+        What it returns raises ValueError if the weights in the model's file have changed.
+        """
+        if is_code(self.model_info.name):
+            return lambda: self
+        name, classes, info, defence, anew = self.name, self.classes, self.model_info, self.defence, self.anew
+
+        def awake() -> Entry:
+            model = anew()
+            if (found := weights_sha256(net_of(model))) != info.weights_sha256:
+                raise ValueError(
+                    f"the weights of {info.name} have changed since the run began (SHA-256 {info.weights_sha256} then, "
+                    f"{found} now): begin the run again, which computes that model's entries anew"
+                )
+            return Entry(name, model, classes, info, defence, anew)
+
+        return awake
+
+
+def net_of(model: StochasticModel) -> nn.Module:
+    """What was loaded, inside of what was made of it."""
+    if isinstance(model, DefendedModel):
+        return model.net
+    return model.module if isinstance(model, ForeignModel) else model
 
 
 def make_entry(

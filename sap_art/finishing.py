@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from sap_art import per_image, portfolio, protocol, provenance
 from sap_art.attacks.cost import count_passes
@@ -42,6 +44,30 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """An entry that was made ready, without its model: a suite may name more nets than memory holds.
+
+    Args:
+        determinants: all that its results depend on.
+        passes: that it takes at most.
+        wake: makes it ready again.
+    """
+
+    name: str
+    determinants: dict[str, Any]
+    passes: int
+    wake: Callable[[], Entry]
+
+    @classmethod
+    def of(cls, entry: Entry, images: Images, plan: Blueprint, *, manifest: dict[str, Any]) -> Candidate:
+        """The entry at rest."""
+        tier, threat, classes = plan.tier, plan.suite.threat(), entry.classes
+        passes = portfolio.expected_passes(entry.model, tier, threat, images=len(images.x), classes=classes)
+        found = provenance.determinants(entry, manifest, tier, images.x)
+        return cls(entry.name, found, passes, entry.at_rest())
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of a suite: what it is made of, where its results go, who is told, how many units it computes at once."""
 
@@ -53,28 +79,24 @@ class Run:
     watch: Watch
     workers: int = 1
 
-    def passes(self, entry: Entry) -> int:
-        """Forecast for one entry."""
-        tier, threat = self.plan.tier, self.plan.suite.threat()
-        return portfolio.expected_passes(entry.model, tier, threat, images=self.info.n, classes=entry.classes)
-
-    def announce(self, entries: list[Entry], left: list[Forecast]) -> None:
+    def announce(self, candidates: list[Candidate], left: list[Forecast]) -> None:
         """Tell what there is to do, and leave it for ``sap-art status``."""
         if left:
             self.watch.forecast(left)
-        passes = {entry.name: self.passes(entry) for entry in entries}
-        self.watch.expect(sum(passes.values()))
-        store = self.places[entries[0].name].store
-        planned = {name: {"place": self.places[name].name, "passes": n} for name, n in passes.items()}
+        self.watch.expect(sum(c.passes for c in candidates))
+        store = self.places[candidates[0].name].store
+        planned = {c.name: {"place": self.places[c.name].name, "passes": c.passes} for c in candidates}
         write_json({"workers": self.workers, "entries": planned}, store.work / PLAN)
 
-    def finish_all(self, entries: list[Entry], executor: InProcess | Workers | OnRay) -> list[Record | UnitError]:
+    def finish_all(
+        self, candidates: list[Candidate], executor: InProcess | Workers | OnRay
+    ) -> list[Record | UnitError]:
         """The records, or why there is none: one entry does not keep the others from theirs."""
-        if isinstance(executor, InProcess) or len(entries) == 1:
-            return [self.finish(self.job(entry), executor) for entry in entries]
+        if isinstance(executor, InProcess) or len(candidates) == 1:
+            return [self.finish(candidate, executor) for candidate in candidates]
         turns = Turns()
-        jobs = [replace(self.job(entry), turn=turn, aside=turns.aside) for turn, entry in enumerate(entries)]
-        return turns.run([partial(self.finish, job, executor) for job in jobs], has_room=executor.has_room)
+        works = [partial(self.finish, c, executor, turn=n, aside=turns.aside) for n, c in enumerate(candidates)]
+        return turns.run(works, has_room=executor.has_room)
 
     def job(self, entry: Entry) -> Job:
         """The work on an entry."""
@@ -84,9 +106,16 @@ class Run:
             announce=lambda stage: self.watch.announce(f"{entry.name}: {stage}"),
         )
 
-    def finish(self, job: Job, executor: Executor) -> Record | UnitError:
+    def finish(
+        self,
+        candidate: Candidate,
+        executor: Executor,
+        *,
+        turn: int = 0,
+        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Record | UnitError:
         """The record of one entry, read or computed and written; or the unit that failed and that it needs."""
-        passes, name = self.passes(job.entry), job.entry.name
+        passes, name = candidate.passes, candidate.name
         if name in self.finished:
             self.watch.advance(passes)
             return self.finished[name]
@@ -101,7 +130,14 @@ class Run:
             self.watch.note(text)
 
         self.places[name].begin()
-        job = replace(job, executor=executor, advance=advance, store=Store(self.plan.output, tell=tell))
+        job = replace(
+            self.job(candidate.wake()),
+            turn=turn,
+            aside=aside,
+            executor=executor,
+            advance=advance,
+            store=Store(self.plan.output, tell=tell),
+        )
         start = time.perf_counter()
         try:
             with count_passes(job.model, advance):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 from torch import nn
 
@@ -14,12 +14,12 @@ from sap_art.references import ROBUSTBENCH
 class Loader:
     """Loads nets by reference: as ``zoo.load_model``, and ``robustbench:ID`` from RobustBench's CIFAR-10 Linf zoo.
 
-    The latter are loaded once, for all entries of a suite that name them; their checkpoints are looked for, and
-    downloaded to, where RobustBench has them: ``models/cifar10/Linf`` below the working directory.
+    Of the latter the last one stays, for the entries of a suite that name it one after the other; their checkpoints are
+    looked for, and downloaded to, where RobustBench has them: ``models/cifar10/Linf`` below the working directory.
     """
 
     def __init__(self) -> None:
-        self._shared = cache(robustbench.load_model)
+        self._shared = lru_cache(maxsize=1)(robustbench.load_model)
 
     def __call__(self, reference: str) -> nn.Module:
         """The net; raises what ``zoo.load_model`` or ``robustbench.load_model`` raise, ValueError for an unknown ID."""

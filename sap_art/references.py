@@ -87,6 +87,11 @@ def _call(reference: str, module: ModuleType) -> nn.Module:
     raise ValueError(f"{reference} must return a torch.nn.Module, got {type(net).__name__}")
 
 
+def is_code(reference: str) -> bool:
+    """Whether a model is made by a user's own code; else it comes from a file, and the same each time."""
+    return ":" in reference and not reference.startswith(ROBUSTBENCH)
+
+
 def public_name(reference: str) -> str:
     """A model's reference without the folders of the machine it ran on: ``some/folder/net.py:f`` -> ``net.py:f``."""
     return re.split(r"[/\\]", reference)[-1]

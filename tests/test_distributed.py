@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sap_art.bench import Watch, run_suite
 from sap_art.cli import BAD_INPUT, main
@@ -309,6 +310,18 @@ def test_a_shipment_is_the_model_as_it_was_before_it_was_called(nets: str) -> No
     assert torch.equal(there.model.single(x), entry.anew().single(x))
     assert torch.equal(new.single(x), entry.anew().single(x))
     assert new is not there.anew()
+
+
+def test_a_net_that_entries_share_stays_where_it_is(nets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry is shipped while another is attacked on a GPU: what goes to the CPU on its way is a copy."""
+    x, y, device = torch.rand(2, 3, 32, 32), torch.zeros(2, dtype=torch.long), torch.device("cpu")
+    net, moved, to_cpu = Loader()(f"{nets}:linear"), list[nn.Module](), nn.Module.cpu
+    entry = make_entry("e", "shared", "sap:100", x=x, y=y, seed=0, device=device, load=lambda _: net)
+    monkeypatch.setattr(nn.Module, "cpu", lambda module: moved.append(module) or to_cpu(module))
+    Shipment.of(entry)
+
+    assert len(moved) == 1
+    assert not any(module is net for module in moved[0].modules())
 
 
 def test_without_ray_the_extra_is_named(

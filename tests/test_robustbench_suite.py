@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from sap_art.entries import Entry
 from sap_art.integrations.robustbench import build, repaired, zoo_models
 from sap_art.progress import bar
 from sap_art.record import DefenceInfo, ModelInfo, Record
-from sap_art.suites import SuiteEntry
+from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS
 
 ZOO = Path(__file__).parents[1] / "benchmarks" / "suites" / "zoo.toml"
@@ -164,6 +166,57 @@ def test_from_a_checkpoint_to_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert all(entry.passes > 0 and entry.rate > 0 for entry in told[0])
     assert isinstance(told[1], str)
     assert again == []
+
+
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """RobustBench's nets are small ones without a file, another for each ID; how many were there after each loading."""
+    nets, counts = weakref.WeakSet[nn.Module](), list[int]()
+
+    def load(zoo_id: str) -> nn.Module:
+        net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10), nn.ReLU()).eval()
+        generator = torch.Generator().manual_seed(int(zoo_id.encode().hex(), 16) % 2**63)
+        for p in net.parameters():
+            p.data = torch.randn(p.shape, generator=generator) / 7
+        nets.add(net)
+        counts.append(len(nets))
+        return net
+
+    tiny = {"noise_points": 2, "draws": 1, "steps": 2, "selection_draws": 2, "report_draws": 4, "signal_draws": 2}
+    monkeypatch.setitem(TIERS, "smoke", replace(TIERS["smoke"], **tiny))
+    monkeypatch.setattr(models.robustbench, "load_model", load)
+    return counts
+
+
+def of_many_nets(policies: tuple[str | None, ...]) -> Suite:
+    nets = ["Standard", "Carmon2019Unlabeled", "Engstrom2019Robustness", "Rice2020Overfitting", "Wong2020Fast"]
+    entries = [SuiteEntry(f"robustbench:{net}", policy) for net in nets for policy in policies]
+    return replace(suites.load("smoke"), images=1, entries=entries)
+
+
+def test_the_nets_of_a_suite_are_not_held_all_at_once(alive: list[int], tmp_path: Path) -> None:
+    """Five could be too many for a GPU: there are the one in work and the one before it, each is read three times."""
+    gc.collect()
+    records = run_suite(of_many_nets((None, "sap:100")), output=tmp_path / "out")
+
+    assert len({record.model.weights_sha256 for record in records}) == 5
+    assert max(alive) <= 2
+    assert len(alive) == 3 * 5  # to see that all is well, to measure it, to attack it
+
+
+def test_weights_that_change_during_a_run(alive: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Are refused by name: what was computed with the first ones would be told of the others."""
+    load = models.robustbench.load_model
+
+    def changing(zoo_id: str) -> nn.Module:
+        net = load(zoo_id)
+        net[2].bias.data += len(alive)
+        return net
+
+    monkeypatch.setattr(models.robustbench, "load_model", changing)
+    with pytest.raises(ValueError, match="the weights of robustbench:Standard have changed since the run began"):
+        run_suite(of_many_nets((None,)), output=tmp_path / "out")
+    assert not list((tmp_path / "out").glob("records/*.json"))
 
 
 def test_without_the_checkpoint(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,10 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from sap_art import __version__, kernels
 from sap_art.blueprint import Blueprint, Images
-from sap_art.defended import DefendedModel
-from sap_art.entries import Entry
-from sap_art.foreign import ForeignModel
+from sap_art.entries import Entry, net_of
 from sap_art.record import DefenceInfo, ModelInfo
 from sap_art.references import USERS
 from sap_art.stochastic import StochasticModel
@@ -63,8 +61,8 @@ class Shipment:
     @classmethod
     def of(cls, entry: Entry) -> Shipment:
         """An entry to be shipped; raises ValueError if it cannot be pickled, or is another model each time."""
-        model = entry.anew().cpu()
-        found = weights_sha256(_net(model))
+        model = deepcopy(entry.anew()).cpu()  # entries may share a net, and the others' stays where it is
+        found = weights_sha256(net_of(model))
         if found != entry.model_info.weights_sha256:
             raise ValueError(
                 f"{entry.model_info.name} is another model each time that it is made (weights "
@@ -112,13 +110,6 @@ def _by_value(cloudpickle: ModuleType) -> Generator[None]:
 def _loaded() -> list[tuple[ModuleType, Path]]:
     found = [(module, getattr(module, "__file__", None)) for module in list(sys.modules.values())]
     return [(module, Path(file)) for module, file in found if isinstance(file, str)]
-
-
-def _net(model: StochasticModel) -> nn.Module:
-    """What was loaded, inside of what was made of it."""
-    if isinstance(model, DefendedModel):
-        return model.net
-    return model.module if isinstance(model, ForeignModel) else model
 
 
 def _unpacked(model: bytes, device: torch.device) -> StochasticModel:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sap_art.policies import parse_policy
-from sap_art.references import ROBUSTBENCH, public_name
+from sap_art.references import is_code, public_name
 from sap_art.threat import ThreatModel
 from sap_art.tiers import TIERS
 from sap_art.untrusted import file_name, is_inside, read_json, read_toml, shortened, validated
@@ -137,7 +137,7 @@ def _harmless(suite: Suite, path: Path) -> Suite:
         if place.suffix in SUFFIXES:
             if not all(is_inside(p, path.parent, Path()) for p in (place, place.with_suffix(".json"))):
                 raise _distrusted(path, number, entry, "lies neither below its folder nor below this one")
-        elif ":" in entry.model and not entry.model.startswith(ROBUSTBENCH):
+        elif is_code(entry.model):
             raise _distrusted(path, number, entry, "is code that would be run")
     return suite
 
