@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from sap_art import data, provenance
 from sap_art.blueprint import Blueprint
+from sap_art.devices import same_each_time
 from sap_art.distributed import OnRay, RayCluster, require_shippable
 from sap_art.finishing import Candidate, Run, Watch
 from sap_art.forecast import Forecast, forecast_entry
@@ -21,7 +23,7 @@ from sap_art.results import Place, others
 from sap_art.store import Store
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS
-from sap_art.workers import Workers, cores
+from sap_art.workers import Workers, processes
 
 WORK_OF_A_WORKER = 15.0
 """Seconds of one core: four times what a process takes to start."""
@@ -48,14 +50,14 @@ def run_suite(
     finished entries are read. With other entries, or entries that have changed, those alone are computed.
 
     Args:
-        workers: processes, each with as many threads as torch has here; 1 computes in this one, None takes one a core
-            where there is work enough. Records do not depend on it.
+        workers: processes, each with as many threads as torch has here; 1 computes in this one, None takes one a core,
+            or one a GPU where ``device`` is ``cuda``, if there is work enough. Records do not depend on it.
         cluster: Ray, for units on its cores or GPUs in place of processes of this machine; records do not depend on it
             either, on machines of one kind.
         retry_failed: whether units that failed in an earlier run are tried again; else they stay failed.
 
     Raises:
-        ValueError: bad images, labels, nets, policies, device or cluster, several workers on a GPU, or an output
+        ValueError: bad images, labels, nets, policies, device or cluster, more workers than GPUs, or an output
             folder of another run, or in use; before any work. Later, a model that a worker cannot make again, or a
             node with other versions.
         ImportError: there is a cluster, and Ray is not installed; before any work.
@@ -74,7 +76,7 @@ def run_suite(
     watch = watch or Watch()
     with (
         Store.open(output, manifest, tell=watch.note, name_of=name_of) as store,
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        same_each_time(),
     ):
         places = {c.name: Place(store, c.name, c.determinants) for c in candidates}
         if removed := others(store, places):
@@ -122,14 +124,12 @@ def _require_workers(workers: int | None, plan: Blueprint, cluster: RayCluster |
         cluster.require(plan.device)
         if workers not in (None, 1):
             raise ValueError(f"with a cluster its size is the number of workers, got workers={workers}")
-    device = plan.where
-    if workers is not None and (workers < 1 or (workers > 1 and device.type != "cpu")):
-        raise ValueError(f"workers must be at least 1, and 1 on a GPU, got {workers} on {device.type}")
+    most = math.inf if plan.where.type == "cpu" else processes(plan.where)
+    if workers is not None and not 1 <= workers <= most:
+        raise ValueError(f"workers must be at least 1, and at most {most} with the device {plan.device}, got {workers}")
 
 
 def _worth_starting(left: list[Forecast], device: torch.device) -> int:
-    """One a core, but each with work for long enough to pay for its start."""
-    if device.type != "cpu":
-        return 1
+    """One a core or GPU, but each with work for long enough to pay for its start."""
     seconds = 3600 * sum(entry.hours(gpus=1) for entry in left)
-    return max(1, min(cores(), int(seconds / WORK_OF_A_WORKER)))
+    return max(1, min(processes(device), int(seconds / WORK_OF_A_WORKER)))

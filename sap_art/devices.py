@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def require_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} is not available here: {error}") from error
     return device
+
+
+def same_each_time() -> AbstractContextManager[None]:
+    """Within, cuDNN takes algorithms that give the same bits each time."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 
 
 def describe(device: torch.device) -> str:

@@ -98,11 +98,12 @@ class Run:
         works = [partial(self.finish, c, executor, turn=n, aside=turns.aside) for n, c in enumerate(candidates)]
         return turns.run(works, has_room=executor.has_room)
 
-    def job(self, entry: Entry) -> Job:
+    def job(self, entry: Entry, tell: Callable[[str], None]) -> Job:
         """The work on an entry."""
         return replace(
             self.plan.job(entry, self.images),
             place=self.places[entry.name].name,
+            store=Store(self.plan.output, tell=tell),
             announce=lambda stage: self.watch.announce(f"{entry.name}: {stage}"),
         )
 
@@ -130,21 +131,14 @@ class Run:
             self.watch.note(text)
 
         self.places[name].begin()
-        job = replace(
-            self.job(candidate.wake()),
-            turn=turn,
-            aside=aside,
-            executor=executor,
-            advance=advance,
-            store=Store(self.plan.output, tell=tell),
-        )
+        job = replace(self.job(candidate.wake(), tell), turn=turn, aside=aside, executor=executor, advance=advance)
         start = time.perf_counter()
         try:
             with count_passes(job.model, advance):
                 found = protocol.run(job)
                 record = to_record(job, found, self.info)
         except UnitError as error:
-            return error
+            return UnitError(error.key, error.kind, error.message)  # without the frames, which hold the model
         self.watch.advance(passes - made[0])
         self.write(job, found, record, seconds=time.perf_counter() - start, notes=notes)
         return record

@@ -19,11 +19,13 @@ import torch
 from sap_art import process
 from sap_art.attacks.cost import count_passes
 from sap_art.blueprint import Blueprint, Images
+from sap_art.devices import same_each_time
 from sap_art.entries import Entry
 from sap_art.models import Loader
 from sap_art.protocol.job import Call, Job, UnitError, finish
 from sap_art.record import DefenceInfo, ModelInfo
 
+ANY_GPU = torch.device("cuda")
 IDLE = -1
 KEPT = 2
 """Entries in a process at once: the one whose turn it is, and one that fills the gaps."""
@@ -85,7 +87,7 @@ class Worker:
         self._board.tasks[self._place] = task.number
         try:
             job = self._job(task)
-            with count_passes(job.model, self._count):
+            with count_passes(job.model, self._count), same_each_time():
                 finish(job, task.call)
         except UnitError as error:
             return Death(error.kind, error.message)
@@ -131,7 +133,18 @@ def start(blueprint: Blueprint, threads: int, *, board: Board, places: SimpleQue
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     process.prepare()
     torch.set_num_threads(threads)
-    _worker = Worker(blueprint, board, places.get())
+    place = places.get()
+    blueprint = placed(blueprint, place)
+    if blueprint.where.type == "cuda":
+        torch.cuda.set_device(blueprint.where)
+    _worker = Worker(blueprint, board, place)
+
+
+def placed(blueprint: Blueprint, place: int) -> Blueprint:
+    """For the process at that place, counted from 0: with a GPU of its own where none is named."""
+    if torch.device(blueprint.device) != ANY_GPU:
+        return blueprint
+    return replace(blueprint, device=f"cuda:{place}")
 
 
 def work(task: bytes) -> Death | None:

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,9 +39,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def processes(device: torch.device) -> int:
+    """So many may share the units of a run: one a core of the CPU, one a GPU of this machine if none is named."""
+    if device.type == "cpu":
+        return cores()
+    return max(1, torch.cuda.device_count()) if device == worker.ANY_GPU else 1
+
+
 class Workers:
     """An ``Executor`` with processes of its own, each with as many threads as this one; use it in a ``with``.
 
+    Where the device is ``cuda`` without a number, each has a GPU of its own.
     Units wait in the order of ``Waiting``, of several jobs too.
     On leaving, and if this process dies, the others end at once: finished units are in the store.
     Scripts that use it need ``if __name__ == "__main__":``, as for any process that is spawned.
@@ -59,7 +68,7 @@ class Workers:
         self._room = 2 * workers  # for each one in work and one at hand
         self._waiting = Waiting()
         self._asked, self._shown = set[str](), set[str]()
-        self._begun: list[tuple[Job, Call]] = []
+        self._numbers, self._begun = count(), dict[int, tuple[Job, Call]]()
         self._futures: dict[str, Future[Death | None]] = {}
         self._told = [0] * workers
         with _interrupts_ignored():  # so that no process dies of Ctrl-C, with a traceback, while it starts
@@ -121,18 +130,25 @@ class Workers:
             job.announce(", ".join(dict.fromkeys(name for other, name in in_work.values() if other is job)))
 
     def _begin(self) -> None:
-        """Give to the processes what there is room for: no more, for what waits for them costs memory."""
+        """Forget what is finished; give to the processes what there is room for: what waits for them costs memory."""
+        self._begun = {number: begun for number, begun in self._begun.items() if not self._is_finished(begun[1])}
         room = self._room - len(self._running())
         while self._waiting and room > 0:
             job, call = self._waiting.pop()
-            task = Task(len(self._begun), call, job.entry.name, Facts.of(job.entry), job.model.per_example)
-            self._begun.append((job, call))
+            number = next(self._numbers)
+            task = Task(number, call, job.entry.name, Facts.of(job.entry), job.model.per_example)
+            self._begun[number] = job, call
             with self._alive():
                 self._futures[call.key] = self._pool.submit(worker.work, pack(task))
             room -= 1
 
     def _running(self) -> list[Future[Death | None]]:
         return [future for future in self._futures.values() if not future.done()]
+
+    def _is_finished(self, call: Call) -> bool:
+        """Whether its process has told so; not one that died of it, which is still to be named."""
+        future = self._futures.get(call.key)
+        return future is not None and future.done() and future.exception() is None
 
     def _in_work(self) -> list[tuple[Job, Call]]:
         return [self._begun[number] for number in self._board.tasks if number != IDLE]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,8 @@ from sap_art.portfolio import references, short
 from sap_art.record import Record
 from sap_art.threat import ThreatModel
 from sap_art.tiers import TIERS, Refinement, Tier
+
+PAGE = Path(__file__).parents[1] / "benchmarks" / "full" / "page.py"
 
 
 def cheap(tier: str) -> Tier:
@@ -94,6 +99,25 @@ def test_everything_runs_on_sap(tier: str, tmp_path: Path) -> None:
     }
     assert all(info.difference_cosine is not None for info in record.gradient.values())
     assert Record.read(record.write(tmp_path)) == record
+    if tier == "full":
+        check_page(record, tmp_path)
+
+
+def check_page(record: Record, folder: Path) -> None:
+    """``benchmarks/full/page.py``: every attack with its seconds, which add up; an image more, a pass more."""
+    command = [sys.executable, str(PAGE), "--run", str(folder / "out"), "--output", str(folder / "page")]
+    subprocess.run([*command, "--rates", "500", "1000"], check=True, cwd=folder)
+    facts = json.loads((folder / "page" / "full.json").read_text())
+    text = (folder / "page" / "full.md").read_text()
+    sidecar = json.loads((folder / "out" / "records" / f"{record.entry}.run.json").read_text())
+    (entry,), hours = facts["entries"], {(f["images"], f["rate"]): f["hours"] for f in facts["forecasts"]}
+
+    assert sum(entry["seconds"].values()) == pytest.approx(sidecar["unit_seconds"], abs=2)
+    assert entry["passes"] <= entry["planned"]
+    assert all(f"\n| {attack.id} | " in text for attack in record.attacks)
+    assert hours[1000, 500] == pytest.approx(2 * hours[1000, 1000], rel=0.01)
+    assert 8 < hours[10_000, 500] / hours[1000, 500] < 10  # what is done on the stand-alone images does not grow
+    assert Record.read(folder / "page" / "records" / f"{record.entry}.json") == record
 
 
 @pytest.mark.usefixtures("small_references")

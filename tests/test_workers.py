@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +28,7 @@ from sap_art.record import Record
 from sap_art.store import Unit
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS, Refinement
-from sap_art.worker import Facts, Task, Worker
+from sap_art.worker import Facts, Task, Worker, placed
 from sap_art.workers import Workers, pack
 
 NETS = """
@@ -288,6 +290,30 @@ def test_a_worker_keeps_the_entries_that_it_built_last(monkeypatch: pytest.Monke
     assert built == ["a", "b", "c", "b"]  # c goes in for b, which was used longest ago
 
 
+@pytest.mark.parametrize(
+    ("device", "theirs"), [("cpu", "cpu"), ("cuda", "cuda:2"), ("cuda:0", "cuda:0"), ("cuda:1", "cuda:1")]
+)
+def test_each_process_has_a_gpu_of_its_own(device: str, theirs: str, tmp_path: Path) -> None:
+    """Unless the user names one, or there is none."""
+    plan = Blueprint(Suite("s", "smoke", [SuiteEntry("preact-resnet20")]), SMOKE, None, device, tmp_path)
+
+    assert placed(plan, 2) == replace(plan, device=theirs)
+
+
+def test_a_model_stays_no_longer_than_its_entry_has_work(nets: str, tmp_path: Path) -> None:
+    """Workers go on with other entries; what they know of those before takes no memory."""
+    plan = Blueprint(Suite("s", "smoke", [SuiteEntry(f"{nets}:Stops")], images=1), SMOKE, None, "cpu", tmp_path / "out")
+    images = plan.images()
+    first, second = (plan.job(plan.entry(plan.suite.entries[0], images, Loader()), images) for _ in range(2))
+    model = weakref.ref(first.model)
+    with Workers(plan, 1) as workers:
+        replace(first, executor=workers).unit(Call("a/b/c", "calls", checks.call_successively, (), 2000))
+        del first
+        replace(second, executor=workers).unit(Call("a/b/d", "calls", checks.call_successively, (), 2000))
+        gc.collect()
+        assert model() is None
+
+
 def test_what_travels_is_small() -> None:
     """A view comes without what it is a view of, and can be written to."""
     images = torch.rand(1000, 3, 32, 32)
@@ -329,15 +355,19 @@ def test_in_one_process_a_unit_that_raised_is_not_tried_again(nets: str, tmp_pat
 
 
 def test_workers_are_started_where_they_are_worth_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One for each quarter of a minute of work, at most one a core; on a GPU never more than this process."""
-    monkeypatch.setattr(bench, "cores", lambda: 4)
+    """One for each quarter of a minute of work, at most one a core, or one a GPU if none is named."""
+    monkeypatch.setattr("sap_art.workers.cores", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     cpu, suite = torch.device("cpu"), Suite("s", "smoke", [SuiteEntry("preact-resnet20")])
     forecasts = {seconds: [Forecast("e", 1, seconds, 2.0), Forecast("f", 1, seconds, 2.0)] for seconds in (1, 40, 900)}
     found = {seconds: bench._worth_starting(left, cpu) for seconds, left in forecasts.items()}
 
     assert found == {1: 1, 40: 2, 900: 4}
-    assert bench._worth_starting(forecasts[900], torch.device("cuda")) == 1
-    for device, workers in (("cpu", 0), ("meta", 2)):
-        with pytest.raises(ValueError, match="workers must be at least 1, and 1 on a GPU"):
+    assert bench._worth_starting(forecasts[900], torch.device("cuda")) == 3
+    assert bench._worth_starting(forecasts[40], torch.device("cuda")) == 2
+    assert bench._worth_starting(forecasts[900], torch.device("cuda:1")) == 1
+    for device, workers, most in (("cpu", 0, "inf"), ("meta", 2, "1")):
+        said = f"workers must be at least 1, and at most {most} with the device {device}, got {workers}"
+        with pytest.raises(ValueError, match=said):
             run_suite(suite, output=tmp_path / "out", device=device, workers=workers)
     assert not (tmp_path / "out").exists()

@@ -30,7 +30,11 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes of one thread each; else one a core of the CPU. Results are the same."),
+        typer.Option(
+            min=1,
+            help="Processes of one thread each; else one a core of the CPU, or one a GPU for the device cuda. Results "
+            "are the same.",
+        ),
     ] = None,
     executor: Annotated[
         str, typer.Option(help="local: processes of this machine; ray: the cores or GPUs of a Ray cluster.")

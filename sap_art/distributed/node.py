@@ -15,6 +15,7 @@ import torch
 
 from sap_art.attacks.cost import count_passes
 from sap_art.blueprint import Images
+from sap_art.devices import same_each_time
 from sap_art.distributed.shipping import Run, Setting, Shipment
 from sap_art.protocol.job import Call, Job, UnitError, finish
 from sap_art.store import Store
@@ -55,7 +56,7 @@ def compute(order: bytes, shipped: Sequence[Any]) -> Finished:
     torch.set_num_threads(run.threads)
     job = _job(shipped[0], shipped[1], device)
     call, job.model.per_example = pickle.loads(order)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    with same_each_time():
         return _finished(job, call)
 
 

@@ -52,9 +52,10 @@ def prune(h: Tensor, draws: int, generator: torch.Generator, *, method: str, kee
     exact = draws if method == "multinomial" else 0
     law = exponents(draws, method, margin=MARGIN)
     mask = out if keep is None else keep.view(torch.uint8)  # never written to if there is none
-    _draw_row[(rows,)](
-        h, out, mask, sums, key, *place, units, blocks, exact, *law, blocks.bit_length(), masked=keep is not None
-    )
+    with torch.cuda.device_of(h):  # Triton launches where torch is, not where the tensors are
+        _draw_row[(rows,)](
+            h, out, mask, sums, key, *place, units, blocks, exact, *law, blocks.bit_length(), masked=keep is not None
+        )
     return out
 
 
@@ -64,7 +65,8 @@ def prune_gradient(h: Tensor, keep: Tensor, gradient: Tensor, draws: int, *, met
     out = torch.empty_like(h)
     if h.numel():
         _, _, c, d = exponents(draws, method, margin=0)
-        _differentiate_row[(len(h),)](h, keep.view(torch.uint8), gradient, out, h.shape[1], draws, c, d, held=held)
+        with torch.cuda.device_of(h):
+            _differentiate_row[(len(h),)](h, keep.view(torch.uint8), gradient, out, h.shape[1], draws, c, d, held=held)
     return out
 
 

@@ -12,7 +12,7 @@ import torch
 
 from sap_art import __version__, data
 from sap_art.bench import Watch
-from sap_art.devices import require_device
+from sap_art.devices import require_device, same_each_time
 from sap_art.paper.budgets import Budget
 from sap_art.paper.figures import FIGURES, Curve, Figure, figure_named
 from sap_art.paper.nets import Absent, Net, find_net, roles_of
@@ -89,7 +89,7 @@ def open_work(
     settings = Settings(spent, info, seed, where.type, __version__)
     with (
         Store.open(output, _manifest(settings), tell=watch.note) as store,
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        same_each_time(),
     ):
         for net in nets.values():
             net.module.to(where)

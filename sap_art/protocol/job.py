@@ -66,7 +66,7 @@ class UnitError(ValueError):
 
     def __init__(self, key: str, kind: str, message: str) -> None:
         super().__init__(f"{key}: {kind}: {message}")
-        self.kind, self.message = kind, message
+        self.key, self.kind, self.message = key, kind, message
 
     @property
     def reason(self) -> str:
