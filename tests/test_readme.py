@@ -77,6 +77,23 @@ def test_the_time_to_rand_is_that_of_the_committed_record() -> None:
     assert quick["rand"]["reported"] == smoke["rand"]["reported"]
 
 
+def test_what_the_tier_full_took_is_what_its_page_holds() -> None:
+    """Minutes of one core, flags and worst cases of both entries."""
+    folder = ROOT / "benchmarks" / "full" / "results"
+    entries = json.loads((folder / "full.json").read_text(encoding="utf-8"))["entries"]
+    minutes = {entry["policy"]: sum(entry["seconds"].values()) / 60 for entry in entries}
+    records = [Record.read(folder / "records" / f"{entry['entry']}.json") for entry in entries]
+    text = " ".join(README.split())
+
+    said = f"takes {minutes['sap:100']:.0f} minutes of one core for SAP-100 and {minutes['none']:.0f} for its net alone"
+    assert said in text
+    assert {entry["images"] for entry in entries} == {32}
+    assert {flag.state for record in records for flag in record.flags} == {"clear"}
+    for record in records:
+        t1 = record.metrics["T1"]
+        assert f"worst case of both is {100 * t1.value:.1f} % [{100 * t1.low:.1f}, {100 * t1.high:.1f}]" in text
+
+
 def test_the_leaderboard_s_numbers_are_those_of_its_records() -> None:
     """How many there are, who is at 0 %, and what is said of the two that are not."""
     found = read_folder(ROOT / "leaderboard" / "records")

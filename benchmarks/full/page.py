@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ from sap_art.suites import SuiteEntry
 
 IMAGES = (1000, 10_000)
 RATES = (10_000.0, 50_000.0)
+SHOWN = 10.0
+"""Seconds from which on a check has a name of its own."""
+BLOCK_AND_HASH = re.compile(r"(-[0-9]{4})?-[0-9a-f]{12}$")
 COMMAND = "python benchmarks/full/page.py --run DIR --output benchmarks/full/results"
 
 
@@ -74,8 +78,8 @@ def collect(path: Path, run: Path, output: Path) -> tuple[Record, dict[str, Any]
 def units(place: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The stage of each unit, and what it took."""
     for path in sorted(place.rglob("*.run.json")):
-        name = "-".join(path.relative_to(place).parts)
-        yield name.split("-0000")[0] if "-0000" in name else name.rpartition("-")[0], json.loads(path.read_text())
+        key = "-".join(path.relative_to(place).parts).removesuffix(".run.json")
+        yield BLOCK_AND_HASH.sub("", key), json.loads(path.read_text(encoding="utf-8"))
 
 
 def forecast(found: Sequence[tuple[Record, dict[str, Any]]], *, rate: float) -> Iterator[dict[str, Any]]:
@@ -134,7 +138,9 @@ def attacks(record: Record, facts: dict[str, Any]) -> list[str]:
     """The section of one entry: what each attack's own points are worth, and what it took."""
     left = dict(facts["seconds"])
     rows = [[*row(a), f"{left.pop(a.id, 0):,.0f}"] for a in record.attacks]
-    checks = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in left.items() if seconds >= 0.5)
+    long = {name: seconds for name, seconds in left.items() if seconds >= SHOWN}
+    checks = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in long.items())
+    others = f"{len(left) - len(long)} others {sum(left.values()) - sum(long.values()):,.0f} together"
     minutes = sum(facts["seconds"].values()) / 60
     return [
         "",
@@ -144,7 +150,7 @@ def attacks(record: Record, facts: dict[str, Any]) -> list[str]:
         "",
         *table(["attack", "accuracy at its points", "the library's own number", "seconds"], rows),
         "",
-        f"Choices, scores and checks, seconds: {checks}.",
+        f"Choices, scores and checks, seconds: {checks}, {others}.",
     ]
 
 
