@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -124,9 +123,10 @@ def _require_workers(workers: int | None, plan: Blueprint, cluster: RayCluster |
         cluster.require(plan.device)
         if workers not in (None, 1):
             raise ValueError(f"with a cluster its size is the number of workers, got workers={workers}")
-    most = math.inf if plan.where.type == "cpu" else processes(plan.where)
-    if workers is not None and not 1 <= workers <= most:
-        raise ValueError(f"workers must be at least 1, and at most {most} with the device {plan.device}, got {workers}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if workers is not None and plan.where.type != "cpu" and workers > (most := processes(plan.where)):
+        raise ValueError(f"workers must be at most {most} with the device {plan.device}, one a GPU, got {workers}")
 
 
 def _worth_starting(left: list[Forecast], device: torch.device) -> int:

@@ -30,7 +30,9 @@ def describe(device: torch.device) -> str:
 
     The bits of a result depend on it, its law does not.
     """
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor()}, {_instructions()}"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 @cache
@@ -40,7 +42,3 @@ def processor() -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _instructions() -> str:
-    return str(torch.backends.cpu.get_cpu_capability())

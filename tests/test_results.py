@@ -16,8 +16,9 @@ from torch import Tensor
 from sap_art import provenance
 from sap_art.bench import EntryError, Watch, run_suite
 from sap_art.blueprint import Blueprint
+from sap_art.finishing import Run
 from sap_art.models import Loader
-from sap_art.protocol.job import Call, Job
+from sap_art.protocol.job import Call, Job, UnitError
 from sap_art.protocol.scoring import draw_block
 from sap_art.record import Record
 from sap_art.suites import Suite
@@ -221,6 +222,20 @@ def test_other_code_is_other_work_and_the_same_seeds(folder: Path, out: Path, mo
     ]
     assert len(units(out)) == 2 * len(made)
     assert results(out) == before
+
+
+def test_an_entry_that_failed_does_not_hold_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error has no frames, in which the model is, nor has what the error came of."""
+    (put(tmp_path) / "fail").touch()
+    ends: list[Record | UnitError] = []
+    finish_all = Run.finish_all
+    monkeypatch.setattr(Run, "finish_all", lambda *given: ends.extend(finish_all(*given)) or ends)
+    with pytest.raises(EntryError, match="OverflowError: too many images"):
+        run_suite(suite(tmp_path, "no_draws", images=IMAGES), output=tmp_path / "out")
+    (end,) = ends
+
+    assert isinstance(end, UnitError)
+    assert (end.__traceback__, end.__cause__, end.__context__) == (None, None, None)
 
 
 def test_a_unit_is_keyed_by_what_it_is_given(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +19,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from sap_art import bench
+from sap_art import bench, worker
 from sap_art.bench import Watch, run_suite
 from sap_art.blueprint import Blueprint
 from sap_art.forecast import Forecast
@@ -28,7 +30,7 @@ from sap_art.record import Record
 from sap_art.store import Unit
 from sap_art.suites import Suite, SuiteEntry
 from sap_art.tiers import TIERS, Refinement
-from sap_art.worker import Facts, Task, Worker, placed
+from sap_art.worker import IDLE, Board, Facts, Task, Worker, placed, start
 from sap_art.workers import Workers, pack
 
 NETS = """
@@ -300,6 +302,36 @@ def test_each_process_has_a_gpu_of_its_own(device: str, theirs: str, tmp_path: P
     assert placed(plan, 2) == replace(plan, device=theirs)
 
 
+def test_a_process_begins_on_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one of its place, before anything is computed."""
+    plan = Blueprint(Suite("s", "smoke", [SuiteEntry("preact-resnet20")]), SMOKE, None, "cuda", tmp_path)
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr("sap_art.blueprint.require_device", torch.device)  # there is no GPU here
+    for harmful in ("signal.signal", "process.prepare", "_end_with", "torch.set_num_threads"):
+        monkeypatch.setattr(f"sap_art.worker.{harmful}", lambda *_: None)
+    monkeypatch.setattr("sap_art.worker._worker", None)
+    places = multiprocessing.SimpleQueue()
+    places.put(1)
+    start(plan, 1, board=cast(Any, None), places=places, driver=cast(Any, None))
+
+    assert chosen == [torch.device("cuda:1")]
+    assert cast(Worker, worker._worker)._blueprint.device == "cuda:1"  # pyright: ignore[reportPrivateUsage]
+
+
+def test_units_of_a_process_have_one_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of the driver have, or a GPU's bits would depend on who computed them."""
+    seen: list[bool] = []
+    monkeypatch.setattr("sap_art.worker.finish", lambda job, call: seen.append(torch.backends.cudnn.deterministic))
+    monkeypatch.setattr("sap_art.worker.count_passes", lambda model, hear: nullcontext())
+    monkeypatch.setattr(Worker, "_job", lambda self, task: cast(Any, type)("Job", (), {"model": None}))
+    board = Board(cast(Any, [0]), cast(Any, [IDLE]))
+    Worker(cast(Any, None), board, 0).finish(Task(0, cast(Any, None), "e", cast(Any, None), True))
+
+    assert seen == [True]
+    assert not torch.backends.cudnn.deterministic
+
+
 def test_a_model_stays_no_longer_than_its_entry_has_work(nets: str, tmp_path: Path) -> None:
     """Workers go on with other entries; what they know of those before takes no memory."""
     plan = Blueprint(Suite("s", "smoke", [SuiteEntry(f"{nets}:Stops")], images=1), SMOKE, None, "cpu", tmp_path / "out")
@@ -366,8 +398,11 @@ def test_workers_are_started_where_they_are_worth_it(monkeypatch: pytest.MonkeyP
     assert bench._worth_starting(forecasts[900], torch.device("cuda")) == 3
     assert bench._worth_starting(forecasts[40], torch.device("cuda")) == 2
     assert bench._worth_starting(forecasts[900], torch.device("cuda:1")) == 1
-    for device, workers, most in (("cpu", 0, "inf"), ("meta", 2, "1")):
-        said = f"workers must be at least 1, and at most {most} with the device {device}, got {workers}"
+    refused = {
+        ("cpu", 0): "workers must be at least 1, got 0",
+        ("meta", 2): "workers must be at most 1 with the device meta, one a GPU, got 2",
+    }
+    for (device, workers), said in refused.items():
         with pytest.raises(ValueError, match=said):
             run_suite(suite, output=tmp_path / "out", device=device, workers=workers)
     assert not (tmp_path / "out").exists()
