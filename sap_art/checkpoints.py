@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sap_art import data
-from sap_art.devices import require_device
+from sap_art.devices import describe, require_device
 from sap_art.randomness import make_generator
 from sap_art.recipes import EPS, Attack, canonical_name, checkpoint_name, perturb, recipe_named
 from sap_art.training import Images, Progress, train
@@ -67,7 +66,7 @@ def train_and_save(
         "accuracy": accuracy(net, test, device=device),
         "test_images": len(test[1]),
         "torch": torch.__version__,
-        "machine": platform.machine() if device == "cpu" else torch.cuda.get_device_name(device),
+        "machine": describe(torch.device(device)),
     }
     if recipe != named:
         card["instead_of"] = {"epochs": named.epochs, "schedule": named.schedule}

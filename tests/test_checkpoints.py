@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from sap_art import checkpoints, cli, data, zoo
 from sap_art.checkpoints import PGD10, accuracy, pgd_images
-from sap_art.recipes import RECIPES, Attack, Recipe, recipe_named
+from sap_art.devices import processor
+from sap_art.recipes import RECIPES, Attack, Recipe, checkpoint_name, recipe_named
 
 FAST = "preact-resnet20-fast"
+TRAINED = sorted((Path(__file__).parents[1] / "benchmarks" / "checkpoints").iterdir())
 needs_fast = pytest.mark.skipif(not (zoo.ASSETS / f"{FAST}.json").is_file(), reason=f"no {FAST} in sap_art/assets")
 
 
@@ -86,6 +89,7 @@ def test_cards_say_by_what_schedule(
     assert card.more["schedule"] == ("one-cycle" if epochs or recipe in ("fast", "madry") else "step-decay")
     assert card.more.get("instead_of") == ({"epochs": named.epochs, "schedule": named.schedule} if epochs else None)
     assert ("pgd" in card.more) == (recipe in ("adv", "fast", "madry"))
+    assert card.more["machine"].startswith(processor())
 
 
 @pytest.mark.usefixtures("few_images")
@@ -141,3 +145,16 @@ def test_it_withstands_what_its_card_says() -> None:
     found = accuracy(net, (pgd_images(net, images, PGD10, seed=0), images[1]))
 
     assert abs(found - said) < 5 * (said * (1 - said) / 100) ** 0.5
+
+
+@pytest.mark.parametrize("folder", TRAINED, ids=lambda folder: folder.name)
+def test_checkpoints_of_the_repository_are_what_their_cards_say(folder: Path) -> None:
+    """Found under their names, trained and measured on all images; of the bundled ones as many are right as of all."""
+    card, net = zoo.load_card(folder.name, folder=folder), zoo.load(folder.name, folder=folder)
+    x, y = data.load("cifar10", source=zoo.ASSETS / data.BUNDLE)
+
+    assert folder.name == checkpoint_name(card.architecture, card.recipe["name"])
+    assert (card.train_images, card.test_images) == (50_000, 10_000)
+    assert card.more["instead_of"]["epochs"] > card.recipe["epochs"]
+    spread = math.sqrt(card.accuracy * (1 - card.accuracy) / len(y))
+    assert abs(accuracy(net, (x, y)) - card.accuracy) < 5 * spread

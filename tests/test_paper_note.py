@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from sap_art.game import Payoffs
+from sap_art.game import write as write_game
 from sap_art.paper.budgets import BUDGETS
 from sap_art.paper.figures import FIGURES, LAMBDAS, Curve
 from sap_art.paper.results import CurveResult, FigureResult, MissingCurve, NetInfo, PointResult, Score, Settings
 from sap_art.record_parts import DataInfo, Value
+from sap_art.threat import ThreatModel
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "paper"
@@ -81,10 +85,21 @@ def result(name: str, attacked: Accuracy, worst: Accuracy) -> FigureResult:
     return FigureResult(name, figure.title, settings, [net], curves)
 
 
-def write(folder: Path, attacked: Accuracy = attacked, worst: Accuracy = worst) -> Path:
-    """The figures that the note reads."""
+GAME = ((10, 60, 35), (55, 50, 40), (60, 60, 30))
+"""Right draws of 100 without defence, of SAP and of noise, at points found on each: SAP is hurt most by another's."""
+PENNIES = ((90, 10, 50), (10, 90, 50), (20, 20, 20))
+
+
+def write(
+    folder: Path, attacked: Accuracy = attacked, worst: Accuracy = worst, game: Sequence[Sequence[int]] = GAME
+) -> Path:
+    """The figures that the note reads, and the game."""
     for name in ("1c", "3", "6"):
         result(name, attacked, worst).write(folder / "figures")
+    policies = ("none", "sap:50", "rna:0.1")
+    counts = np.repeat(np.array(game)[:, :, None], 8, axis=2)
+    payoffs = Payoffs(policies, tuple(f"rdp-1 on {policy}" for policy in policies), 100, counts)
+    write_game(payoffs, ThreatModel("Linf", 1 / 255), folder / "game" / "lambda-1")
     return folder
 
 
@@ -101,6 +116,10 @@ def test_numbers_of_the_note_are_those_of_the_results(tmp_path: Path) -> None:
     assert "67.0 (57.0 to 77.0), 63.0 (53.0 to 73.0), 47.0 (37.0 to 57.0) and 47.0 (37.0 to 57.0) (the last " in text
     assert "right on 73.8 (63.8 to 83.8), the mean of 10 draws on 82.0 (72.0 to 92.0), and all" in text
     assert "draws together on 41.0 (31.0 to 51.0)." in " ".join(text.split())
+    assert "best mix is 100 % `sap:50`, right on 40.0 (" in " ".join(text.split())
+    assert "`sap:50`, has 40.0 at its worst attack. Drawing among policies buys 0.0 (0.0 to " in " ".join(text.split())
+    assert "3 policies (none, " in text
+    assert "for 1 of the 3 policies the worst of these" in " ".join(text.split())
     assert "{" not in text
 
 
@@ -114,6 +133,9 @@ def test_words_that_the_numbers_contradict(tmp_path: Path) -> None:
         readings = note_readings.Readings.read(write(tmp_path, attack, hurt))
         with pytest.raises(ValueError, match=f"do not bear out what the note says: .*{words}"):
             note.note(readings)
+    readings = note_readings.Readings.read(write(tmp_path, game=PENNIES))
+    with pytest.raises(ValueError, match="randomising over policies buys nothing that can be told from none; nor"):
+        note.note(readings)
 
 
 def test_results_that_do_not_belong_together(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
     python benchmarks/paper/note.py --results benchmarks/paper/results --output docs
 
-Reads the figures 1c, 3 and 6, fills ``note.template.md``, and writes ``what-sap-is-worth.md`` and two plots (SVG). What
-the words say is checked against the numbers first: if it is not so, nothing is written.
+Reads the figures 1c, 3 and 6 and the game within 1/255, fills ``note.template.md``, and writes
+``what-sap-is-worth.md`` and two plots (SVG). What the words say is checked against the numbers first: if it is not so,
+nothing is written.
 Exit status: 0 done, 2 bad input, or numbers that contradict the words.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sap_art.game import GameReport, Payoffs, analyse, read
 from sap_art.paper.figures import ADV, ADV_SAP_100, ATHALYE, DENSE, DENSE_ITERATIVE, ITERATIVE, SAP_100, Attacker
 from sap_art.paper.page import attacker_of
 from sap_art.paper.printed import printed
@@ -12,23 +13,27 @@ from sap_art.paper.results import CurveResult, FigureResult, Score
 from sap_art.record_parts import Value
 
 FIGURES = ("1c", "3", "6")
+GAME = Path("game") / "lambda-1"
 NETS = (DENSE, SAP_100, ADV, ADV_SAP_100)
 Line = dict[int, tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
 class Readings:
-    """The figures by name: scores by defender, attacker and lambda, all of them of one run."""
+    """The figures by name: scores by defender, attacker and lambda, all of them of one run; and a game, solved."""
 
     figures: dict[str, FigureResult]
+    payoffs: Payoffs
+    game: GameReport
 
     @classmethod
     def read(cls, results: Path) -> Readings:
         """From the output folder of ``sap-art paper``.
 
         Raises:
-            FileNotFoundError: a figure that is not there.
-            ValueError: a file that is no figure, one without a line that the note needs, or figures of several runs.
+            FileNotFoundError: a figure or a game that is not there.
+            ValueError: a file that is no figure or no game, one without a line that the note needs, or figures of
+                several runs.
         """
         figures = {name: FigureResult.read(results / "figures" / f"{name}.json") for name in FIGURES}
         if len({str(figure.settings) for figure in figures.values()}) > 1:
@@ -36,7 +41,8 @@ class Readings:
         missing = [f"{curve.defender} ({curve.command})" for figure in figures.values() for curve in figure.missing]
         if missing:
             raise ValueError(f"the note needs all lines of the figures {', '.join(FIGURES)}; missing: {missing[0]}")
-        return cls(figures)
+        payoffs, _ = read(results / GAME)
+        return cls(figures, payoffs, analyse(payoffs, seed=0))
 
     def attacked(self, figure: str, defender: str, attacker: Attacker, lam: int) -> Score:
         """Under one of the paper's attacks."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from note_readings import Readings
 
+from sap_art.game import Payoffs
+from sap_art.game.analysis import best_single
+from sap_art.game.words import PLAYED
 from sap_art.paper.figures import (
     ADV,
     ADV_SAP_100,
@@ -22,6 +25,8 @@ from sap_art.paper.figures import (
 )
 from sap_art.paper.page import percent
 from sap_art.paper.printed import PRINTED_NETS, printed
+from sap_art.paper.work import WORST
+from sap_art.record_parts import Value
 
 SHOWN = (0, 1, 2, 4)
 ROBUST_SHOWN = (0, 4, 8, 16)
@@ -46,6 +51,10 @@ def claims(readings: Readings) -> Iterator[tuple[str, bool]]:
     yield "more draws of the gradient do more damage at lambda 4", many < few
     at_1 = readings.attacked("1c", SAP_100.name, ITERATIVE, 1)
     yield "the ways to score differ at lambda 1", at_1.every.value < min(at_1.single.value, at_1.mean.value)
+    game = readings.game
+    yield "randomising over policies buys nothing that can be told from none", game.gain.low == 0
+    yield "nor does it beyond SAP alone", game.gain_over_sap is not None and game.gain_over_sap.low == 0
+    yield "some policies are hurt most by points that were found on others", _borrowed(readings.payoffs) > 0
 
 
 def fields(readings: Readings) -> dict[str, str]:
@@ -75,12 +84,40 @@ def fields(readings: Readings) -> dict[str, str]:
         "single_1": percent(at_1.single),
         "mean_1": percent(at_1.mean),
         "every_1": percent(at_1.every),
+        **_game(readings),
     }
     for name, attacker in (("own", ITERATIVE), ("transferred", DENSE_ITERATIVE)):
         found |= {f"{name}_{lam}": percent(readings.attacked("1c", SAP_100.name, attacker, lam).mean) for lam in (2, 4)}
     for name, defender in (("worst", SAP_100), ("dense_worst", DENSE), ("adv", ADV), ("adv_sap", ADV_SAP_100)):
         found |= {f"{name}_{lam}": percent(readings.worst(defender.name, lam).mean) for lam in (1, 2, 4, 8)}
     return found
+
+
+def _game(readings: Readings) -> dict[str, str]:
+    payoffs, game = readings.payoffs, readings.game
+    single = best_single(payoffs.matrix, range(len(payoffs.policies)))
+    played = sorted(zip(game.solution.defender, payoffs.policies, strict=True), reverse=True)
+    assert game.gain_over_sap is not None  # one of the claims
+    return {
+        "game_images": str(payoffs.images),
+        "policies": str(len(payoffs.policies)),
+        "attacks": str(len(payoffs.attacks)),
+        "mix": ", ".join(f"{100 * weight:.0f} % `{policy}`" for weight, policy in played if weight > PLAYED),
+        "game_value": percent(Value(*game.value)),
+        "single": f"`{payoffs.policies[single]}`",
+        "single_worst": f"{100 * payoffs.matrix[single].min():.1f}",
+        "gain": percent(Value(*game.gain)),
+        "gain_sap": percent(Value(*game.gain_over_sap)),
+        "borrowed": str(_borrowed(payoffs)),
+    }
+
+
+def _borrowed(payoffs: Payoffs) -> int:
+    """How many policies the adaptive attack on another one hurts more than that on themselves."""
+    own = {policy: f"{WORST} on {policy}" for policy in payoffs.policies}
+    columns = [payoffs.attacks.index(name) for name in own.values()]
+    worst = payoffs.matrix[:, columns]
+    return int((worst.min(1) < worst.diagonal()).sum())
 
 
 def _dense_table(readings: Readings) -> str:
