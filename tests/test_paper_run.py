@@ -32,11 +32,12 @@ from sap_art.paper.figures import (
 )
 from sap_art.paper.game import Game
 from sap_art.paper.nets import Absent, Net, find_net, roles_of
-from sap_art.paper.page import page
+from sap_art.paper.page import BEATEN, page
 from sap_art.paper.plots import plot
-from sap_art.paper.results import FigureResult
+from sap_art.paper.results import FigureResult, Score
 from sap_art.paper.run import run_figures
 from sap_art.policies import DWP
+from sap_art.record_parts import Value
 from sap_art.store import Store
 from sap_art.tiers import TIERS
 
@@ -169,6 +170,30 @@ def test_the_page(made: Path) -> None:
     assert "The paper's dense net has 89.8 % clean after 150 epochs with steps of the rate; ours has 91.68 % " in text
     assert "28 × 28" in text
     assert text == page([figure(made, name) for name in ("1b", "3", "4")])
+
+
+def test_a_worst_case_that_is_none(made: Path) -> None:
+    """Where the row's own attack leaves less, the page says so, for each way to score by itself."""
+    found = figure(made, "1b")
+    curve = found.curves[0]
+    low, high = Value(0.25, 0.1, 0.4), Value(0.5, 0.3, 0.7)
+    for attacked, worst, marks in (
+        (Score(low, high, low), Score(high, high, low), ["", BEATEN]),
+        (Score(high, low, low), Score(low, high, low), [BEATEN, ""]),
+    ):
+        curves = [replace(curve, points=[replace(curve.points[1], attacked=attacked, worst=worst)])]
+        row = next(line for line in page([replace(found, curves=curves)]).splitlines() if line.startswith("| dense"))
+        assert [BEATEN if BEATEN in cell else "" for cell in row.split("|")[-3:-1]] == marks
+
+
+def test_the_page_of_the_repository_is_what_its_figures_say() -> None:
+    """All eight, of one run, no line left out."""
+    folder = Path(__file__).parents[1] / "benchmarks" / "paper" / "results"
+    figures = [FigureResult.read(folder / "figures" / f"{name}.json") for name in FIGURES]
+
+    assert (folder / "paper.md").read_text(encoding="utf-8") == page(figures)
+    assert not any(found.missing for found in figures)
+    assert {str(found.settings) for found in figures} == {str(figures[0].settings)}
 
 
 @pytest.mark.parametrize("name", ["1b", "4"])
