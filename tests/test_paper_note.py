@@ -138,6 +138,13 @@ def test_words_that_the_numbers_contradict(tmp_path: Path) -> None:
         note.note(readings)
 
 
+def test_a_mix_is_named_from_its_larger_part(tmp_path: Path) -> None:
+    """90 p + 30 (1 - p) = 10 p + 60 (1 - p): p = 3 / 11 without defence; what is not played is left out."""
+    readings = note_readings.Readings.read(write(tmp_path, game=((90, 10, 50), (30, 60, 50), (20, 20, 20))))
+
+    assert note_words.fields(readings)["mix"] == "73 % `sap:50`, 27 % `none`"
+
+
 def test_results_that_do_not_belong_together(tmp_path: Path) -> None:
     """Lines that are missing are named with their command; figures of two runs are refused."""
     full = result("3", attacked, worst)

@@ -187,7 +187,7 @@ def test_a_worst_case_that_is_none(made: Path) -> None:
 
 
 def test_the_page_of_the_repository_is_what_its_figures_say() -> None:
-    """All eight, of one run, no line left out."""
+    """All eight, with the same settings, no line left out."""
     folder = Path(__file__).parents[1] / "benchmarks" / "paper" / "results"
     figures = [FigureResult.read(folder / "figures" / f"{name}.json") for name in FIGURES]
 
