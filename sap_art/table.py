@@ -77,7 +77,7 @@ def _row(record: Record, attacks: Sequence[str]) -> list[str]:
 
 def attack_order(attack: str) -> tuple[int, str]:
     """No defence first, then transfer, then the white-box attacks, then queries and known seeds."""
-    groups = ("noise", "fgsm-dense", "pgd-dense", "apgd-", "eot-apgd-ce-", "eot-apgd-")
+    groups = ("noise", "fgsm-dense", "pgd-dense", "apgd-", "eot-apgd-ce-", "eot-apgd-", "long-apgd-")
     return next((i for i, group in enumerate(groups) if attack.startswith(group)), len(groups)), attack
 
 
@@ -85,7 +85,13 @@ def attack_title(attack: str) -> str:
     """What people call the attack with this id: ``eot-apgd-ce-bpda`` -> ``EOT-APGD bpda``."""
     name = attack.removesuffix("-dense")
     name = re.sub("^eot-apgd-(ce-of-mean|ce|margin|dlr)-", _loss, name)
-    for old, new in (("fgsm", "FGSM"), ("apgd", "APGD"), ("pgd", "PGD"), ("square", "Square")):
+    for old, new in (
+        ("long-apgd-", "long APGD "),
+        ("fgsm", "FGSM"),
+        ("apgd", "APGD"),
+        ("pgd", "PGD"),
+        ("square", "Square"),
+    ):
         name = re.sub(f"^{old}", new, name)
     return name.replace("known-seed-", "known seed ") + (" transfer" if name and attack.endswith("-dense") else "")
 

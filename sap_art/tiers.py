@@ -113,6 +113,7 @@ _SMOKE = Tier(
     report_draws=16,
     signal_draws=4,
     signal_points=1,
+    long_steps=100,
 )
 _QUICK = Tier(
     name="quick",
@@ -130,6 +131,7 @@ _QUICK = Tier(
     signal_points=3,
     stops=True,
     transfer_losses=("ce", "margin"),
+    long_steps=200,
     square_iterations=200,
     square_draws=2,
     square_alone=True,

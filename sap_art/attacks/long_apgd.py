@@ -13,8 +13,8 @@ from sap_art.threat import ThreatModel
 
 FIRST_STEP = 0.25
 """Size of the first step, of eps."""
-KEPT = 0.95
-"""Share of the averaged gradient that the next step keeps: about the last 20 steps count."""
+MEMORY = 0.5
+"""About how many of the last steps count in the averaged gradient, of all steps."""
 
 
 def long_apgd(
@@ -31,9 +31,11 @@ def long_apgd(
     """Projected ascent along an exponential average of the gradient, with steps that shrink linearly to nothing.
 
     For a view of one draw: expectation over draws is taken along the path, while the point hardly moves, by
-    m <- .95 m + .05 g / mean|g|. The division (as in MI-FGSM, Dong et al. 2018, arXiv:1710.06081) lets a draw that is
-    still right count as much as one that errs already, whose cross-entropy is steep. Neither step size nor result look
-    at a noisy loss, so nothing is lucky. Returns the last iterate, (B, ...) in [0, 1].
+    m <- a m + (1 - a) g / mean|g| with a = 1 - 2 / steps. A memory that grows with the climb makes use of all draws,
+    however small the gradient is beside its noise; a fixed one leaves such a model standing. The division (as in
+    MI-FGSM, Dong et al. 2018, arXiv:1710.06081) lets a draw that is still right count as much as one that errs
+    already, whose cross-entropy is steep. Neither step size nor result look at a noisy loss, so nothing is lucky.
+    Returns the last iterate, (B, ...) in [0, 1].
 
     Passes an image: ``steps`` * k forwards and backwards.
 
@@ -49,12 +51,12 @@ def long_apgd(
     """
     prepare(view, x, y, steps=steps)
     point = threat.random_start(x, make_generator(x.device, seed, "start"))
-    average, looks = torch.zeros_like(x), parts(steps, LOOKS)
+    average, looks, share = torch.zeros_like(x), parts(steps, LOOKS), max(0.0, 1 - 1 / (MEMORY * steps))
     remaining = Remaining(point, standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop")))
     with view.seeded(derive_seed(seed, "view")):
         for step in range(steps):
             gradient = loss_and_gradient(view, point, y[remaining.images], loss=loss).gradient
-            average = KEPT * average + (1 - KEPT) * _of_size_one(gradient)
+            average = share * average + (1 - share) * _of_size_one(gradient)
             size = FIRST_STEP * threat.eps * (1 - step / steps)
             point = threat.project(x[remaining.images], point + size * threat.ascent_direction(average))
             if step + 1 in looks:

@@ -92,8 +92,9 @@ def _of_draws(model: StochasticModel, best: str, tier: Tier) -> list[PlannedAtta
         for name, attack in selective.items()
     ]
     if tier.long_steps:
-        n = tier.long_steps
-        attacks.append(PlannedAttack(f"long-apgd-{best}", long_apgd, best, "ce", 1, n, 2 * n, (("steps", n), stop)))
+        n, loss = tier.long_steps, "margin"  # which does not vanish where cross-entropy saturates
+        options = (("steps", n), ("loss", loss), stop)
+        attacks.append(PlannedAttack(f"long-apgd-{best}", long_apgd, best, loss, 1, n, 2 * n, options))
     return attacks
 
 
