@@ -90,7 +90,15 @@ def test_each_attack_is_shown_by_itself(
 ) -> None:
     """In the terminal, in table.md and in the records, with what it cost."""
     output, result = smoke
-    for title in ("noise", "FGSM transfer", "PGD transfer", "EOT-APGD bpda", "EOT-APGD frozen", "EOT-APGD autograd"):
+    for title in (
+        "noise",
+        "FGSM transfer",
+        "PGD transfer",
+        "EOT-APGD bpda",
+        "EOT-APGD frozen",
+        "EOT-APGD autograd",
+        "long APGD bpda",
+    ):
         assert title in (output / "table.md").read_text()
         assert title.split()[0] in result.stdout
     costs = {a.id: (a.forwards, a.backwards) for a in records["preact-resnet20-sap-100"].attacks}
@@ -99,6 +107,7 @@ def test_each_attack_is_shown_by_itself(
         "fgsm-dense": (1.0, 1.0),
         "pgd-dense": (20.0, 20.0),
         **{f"eot-apgd-ce-{e}": (80.0, 80.0) for e in ("bpda", "frozen", "autograd")},
+        "long-apgd-bpda": (100.0, 100.0),
     }
     assert sum(a.images_won or 0 for a in records["preact-resnet20-sap-100"].attacks) <= 64
 
@@ -179,7 +188,7 @@ def test_a_user_s_random_defence_is_evaluated(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert record.defence.spec == "foreign"
     assert record.verdict == "unreliable"
-    assert {a.id for a in record.attacks} == {"eot-apgd-ce-autograd", "noise"}
+    assert {a.id for a in record.attacks} == {"eot-apgd-ce-autograd", "long-apgd-autograd", "noise"}
 
 
 def test_a_crashed_attack_is_an_error_and_never_robustness(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ SMALL = replace(
     TIERS["smoke"],
     draws=2,
     steps=4,
+    long_steps=0,
     selection_draws=4,
     report_draws=20,
     noise_points=2,

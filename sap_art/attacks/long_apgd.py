@@ -14,7 +14,9 @@ from sap_art.threat import ThreatModel
 FIRST_STEP = 0.25
 """Size of the first step, of eps."""
 MEMORY = 0.5
-"""About how many of the last steps count in the averaged gradient, of all steps."""
+"""About how many of the last steps count in the averaged gradient, of all steps, ..."""
+SETTLING = 2.0
+"""... and at most, of the steps that are left."""
 
 
 def long_apgd(
@@ -31,8 +33,9 @@ def long_apgd(
     """Projected ascent along an exponential average of the gradient, with steps that shrink linearly to nothing.
 
     For a view of one draw: expectation over draws is taken along the path, while the point hardly moves, by
-    m <- a m + (1 - a) g / mean|g| with a = 1 - 2 / steps. A memory that grows with the climb makes use of all draws,
-    however small the gradient is beside its noise; a fixed one leaves such a model standing. The division (as in
+    m <- a m + (1 - a) g / mean|g| with a = 1 - 1 / min(steps / 2, 2 * steps left). A memory of half the climb makes
+    use of all draws, however small the gradient is beside its noise, where a fixed one leaves such a model standing;
+    in the last quarter it shrinks, or the point would swing about its optimum to the end. The division (as in
     MI-FGSM, Dong et al. 2018, arXiv:1710.06081) lets a draw that is still right count as much as one that errs
     already, whose cross-entropy is steep. Neither step size nor result look at a noisy loss, so nothing is lucky.
     Returns the last iterate, (B, ...) in [0, 1].
@@ -51,11 +54,12 @@ def long_apgd(
     """
     prepare(view, x, y, steps=steps)
     point = threat.random_start(x, make_generator(x.device, seed, "start"))
-    average, looks, share = torch.zeros_like(x), parts(steps, LOOKS), max(0.0, 1 - 1 / (MEMORY * steps))
+    average, looks = torch.zeros_like(x), parts(steps, LOOKS)
     remaining = Remaining(point, standing(view, y, draws=stop_draws, seed=derive_seed(seed, "stop")))
     with view.seeded(derive_seed(seed, "view")):
         for step in range(steps):
             gradient = loss_and_gradient(view, point, y[remaining.images], loss=loss).gradient
+            share = 1 - 1 / max(1.0, min(MEMORY * steps, SETTLING * (steps - step)))
             average = share * average + (1 - share) * _of_size_one(gradient)
             size = FIRST_STEP * threat.eps * (1 - step / steps)
             point = threat.project(x[remaining.images], point + size * threat.ascent_direction(average))
