@@ -112,7 +112,7 @@ def test_numbers_of_the_note_are_those_of_the_results(tmp_path: Path) -> None:
     assert "| SAP-100, from the dense net: here | 87.0 (77.0 to 97.0) | 77.0 (67.0 to 87.0) | 67.0 " in text
     assert "| SAP-100, worst case | 83.0 (73.0 to 93.0) | 63.0 (53.0 to 73.0) | 43.0 (33.0 to 53.0) | 3.0 " in text
     assert "| ADV+SAP-100, worst case | 83.0 (73.0 to 93.0) | 71.0 (61.0 to 81.0) | 59.0 " in text
-    assert "91.68 % clean on all test\nimages, the paper's 89.8 %" in text
+    assert "91.68 % clean on all test images,\nthe paper's 89.8 %" in text
     assert "67.0 (57.0 to 77.0), 63.0 (53.0 to 73.0), 47.0 (37.0 to 57.0) and 47.0 (37.0 to 57.0) (the last " in text
     assert "right on 73.8 (63.8 to 83.8), the mean of 10 draws on 82.0 (72.0 to 92.0), and all" in text
     assert "draws together on 41.0 (31.0 to 51.0)." in " ".join(text.split())
