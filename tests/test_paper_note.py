@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import script
 
 from sap_art.game import Payoffs
 from sap_art.game import write as write_game
@@ -26,18 +24,7 @@ RESULTS, NOTE = FOLDER / "results", ROOT / "docs" / "what-sap-is-worth.md"
 Accuracy = Callable[[Curve, int], float]
 
 
-def script(name: str) -> ModuleType:
-    """A module of the benchmark, which no package holds; under the name by which its neighbours import it."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-note_readings, note_words, note = map(script, ("note_readings", "note_words", "note"))
+note_readings, note_words, note = map(script, ("paper/note_readings", "paper/note_words", "paper/note"))
 
 
 def value(number: float) -> Value:

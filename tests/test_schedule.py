@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
@@ -12,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import script
 from torch import nn
 
 from sap_art import SAP, DefendedModel, ThreatModel, suites, wrap
@@ -234,13 +234,7 @@ def test_the_command_says_the_cost(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.fixture
 def benchmark_script() -> ModuleType:
     """benchmarks/schedule/run.py."""
-    spec = importlib.util.spec_from_file_location("schedule_run", ROOT / "benchmarks" / "schedule" / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("schedule/run", name="schedule_run")
 
 
 def test_the_committed_schedule_is_what_its_command_gives(benchmark_script: ModuleType) -> None:

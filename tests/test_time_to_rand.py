@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import subprocess
@@ -12,12 +11,12 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import reference
 import torch
+from scripts import script
 from torch import Tensor, nn
 
 from sap_art import SAP, DefendedModel, ThreatModel, wrap
@@ -37,18 +36,7 @@ CHEAP = replace(
 )
 
 
-def script(name: str) -> ModuleType:
-    """A module of the benchmark, which no package holds; under the name by which its neighbour imports it."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-contest = script("contest")
+contest = script("attacks/contest")
 
 
 def tiny_net() -> nn.Module:
@@ -210,7 +198,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def run(*more: str) -> tuple[int, Path]:
         arguments = ["--images", "4", "--steps", "2", "--draws", "1", *more, "--output", str(tmp_path / "out")]
         monkeypatch.setattr(sys, "argv", ["time_to_rand.py", *arguments])
-        return script("time_to_rand").main(), tmp_path / "out" / "time_to_rand"
+        return script("attacks/time_to_rand").main(), tmp_path / "out" / "time_to_rand"
 
     yield run
     sys.path[:], logger.handlers[:] = paths, handlers

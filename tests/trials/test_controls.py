@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import cast
 import pytest
 import torch
 from scipy import stats
+from scripts import script
 from torch import Tensor, nn
 
 from sap_art import AttackerView, ThreatModel, data, suites, zoo
@@ -37,21 +37,10 @@ def control(name: str) -> nn.Module:
     return zoo.load_model(f"{CONTROLS / 'models.py'}:{name}")
 
 
-def script(name: str) -> ModuleType:
-    """A module beside the controls, which no package holds."""
-    spec = importlib.util.spec_from_file_location(f"controls_{name}", CONTROLS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def expectations() -> ModuleType:
     """What reads the expectations and judges by them."""
-    return script("expectations")
+    return script("controls/expectations", name="controls_expectations")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +114,7 @@ def test_the_script_says_what_is_missed(
     monkeypatch.setattr("sap_art.bench.run_suite", run_suite)
     monkeypatch.syspath_prepend(CONTROLS)
     monkeypatch.setattr(sys, "argv", ["run.py", "--output", str(tmp_path), "--images", str(IMAGES)])
-    run = script("run")
+    run = script("controls/run", name="controls_run")
     found = run.main()
     text = (tmp_path / "controls.md").read_text(encoding="utf-8")
     written = json.loads((tmp_path / "controls.json").read_text())
@@ -284,7 +273,7 @@ def test_an_expectation_that_cannot_be_checked_is_refused(
 def test_a_secret_direction_helps_only_who_knows_it() -> None:
     """Along the direction that the call draws it is wrong, along another it is right, whatever the share."""
     x, y = data.load("cifar10", n=32)
-    model = script("models").SecretDirection(1.0)
+    model = script("controls/models", name="controls_models").SecretDirection(1.0)
     torch.manual_seed(3)
     known = 2 * torch.randint(0, 2, (32, 3072)) - 1
     moved = (x + 8 / 255 * known.view_as(x)).clamp(0, 1)
