@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,20 @@ def test_sidecars_hold_what_may_differ(smoke: tuple[Path, subprocess.CompletedPr
 
     assert {"seconds", "finished", "torch", "device", "threads"} <= set(sidecar)
     assert "seconds" not in json.loads((output / "records" / "preact-resnet20.json").read_text())
+
+
+def test_a_site_is_built_of_what_a_run_leaves(
+    smoke: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Its sidecars, as they are, are taken; a page names the kinds of processor that its units were computed on."""
+    output, _ = smoke
+    result = run("site", "--records", str(output / "records"), "--output", str(tmp_path / "site"))
+    devices = json.loads((output / "records" / "preact-resnet20-sap-100.run.json").read_text())["unit_devices"]
+
+    assert result.returncode == 0, result.stderr
+    pages = [page.read_text(encoding="utf-8") for page in (tmp_path / "site" / "entries").glob("*sap-100.html")]
+    assert pages
+    assert all(f"<dt>unit_devices</dt><dd>{escape(' and '.join(devices))}</dd>" in page for page in pages)
 
 
 def test_the_console_script_is_installed() -> None:

@@ -528,10 +528,21 @@ def test_results_of_another_run_are_not_shown_with_a_record(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"a": []}', '{"a": NaN}', '{"a": "\\u0000"}', "{", json.dumps({"a": "x" * 1001})]
+    "content",
+    [
+        "[]",
+        '{"a": {}}',
+        '{"a": [["b"]]}',
+        '{"a": NaN}',
+        '{"a": "\\u0000"}',
+        '{"a": ["b", "\\u0000"]}',
+        "{",
+        json.dumps({"a": "x" * 1001}),
+        json.dumps({"a": ["x"] * 1001}),
+    ],
 )
 def test_a_sidecar_is_checked_too(tmp_path: Path, content: str) -> None:
-    """Texts and numbers only."""
+    """Texts, numbers and lists of these only."""
     record, _ = synthetic("one", tier="quick", images=8)
     site_records.write(tmp_path, record)
     (tmp_path / "one.run.json").write_text(content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -84,11 +84,15 @@ def entry_page(
         reach_words="plus and minus eps" if record.norm == "Linf" else "the largest change",
         command=command,
         beside=_beside(record, command.line),
-        environment=list((entry.run or {}).items()),
+        environment=[(name, _listed(value)) for name, value in (entry.run or {}).items()],
         facts=_facts(record),
         metrics=[(name, _value(value), _words(name)) for name, value in sorted(record.metrics.items())],
         has_run=entry.run is not None,
     )
+
+
+def _listed(value: object) -> object:
+    return " and ".join(map(str, cast(list[object], value))) if isinstance(value, list) else value
 
 
 def _figure(row: Row, key: str, label: str) -> dict[str, str]:

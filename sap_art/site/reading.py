@@ -122,7 +122,7 @@ def _require_distinct(found: Sequence[tuple[Path, Record]]) -> None:
 
 
 def _run(path: Path) -> dict[str, Any] | None:
-    """The sidecar: seconds, machine, versions, as texts and numbers."""
+    """The sidecar: seconds, machine, versions, as texts, numbers and lists of these."""
     beside = path.with_name(path.name.removesuffix(".json") + RUN)
     if not beside.exists():
         return None
@@ -137,11 +137,12 @@ def _run(path: Path) -> dict[str, Any] | None:
 
 def _odd(found: dict[str, Any]) -> Iterator[str]:
     for key, value in found.items():
-        if not isinstance(value, str | int | float | None):
-            yield f"{shortened(key)} must be text or a number, got {type(value).__name__}"
+        parts = value if isinstance(value, list) else [value]
+        if odd := [part for part in parts if not isinstance(part, str | int | float | None)]:
+            yield f"{shortened(key)} must be text, a number or a list of these, got {type(odd[0]).__name__}"
         elif len(key) > 100 or len(str(value)) > 1000:
             yield f"{shortened(key)} is too long"
-        elif not key.isprintable() or not str(value).isprintable():
+        elif not all(str(text).isprintable() for text in (key, *parts)):
             yield f"{shortened(key)} holds an unprintable character"
 
 
